@@ -1,0 +1,332 @@
+"""What a cart is and how it may change: every rule, once. No I/O, no clock, no randomness.
+
+A change takes a cart (or None, when there is none) and returns the next one. It returns the very same object when
+nothing changes, and raises from :mod:`cartsvc.errors` when it is refused. Times are integer milliseconds since the Unix
+epoch, money is integer minor units.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+from cartsvc.errors import CurrencyMismatch, Fault, InvalidRequest, ItemNotFound, LimitExceeded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+MAX_SUBTOTAL = 2**53 - 1  # the largest integer that JavaScript's numbers hold exactly
+MAX_PRODUCT_ID = 128  # characters
+
+USER_ID = re.compile(r"[A-Za-z0-9._~@:+|-]{1,255}")
+CURRENCY = re.compile(r"[A-Z]{3}")
+_PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_DOTS = (".", "..")  # clients and proxies take these out of a URL's path
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters and lone surrogates
+_encoder = msgspec.msgpack.Encoder()
+
+
+class Item(Struct, frozen=True, array_like=True):
+    """One line of a cart, found by its ``item_id``."""
+
+    item_id: str
+    product_id: str
+    options: tuple[tuple[str, str], ...]  # sorted by name
+    quantity: int
+    unit_price: int | None
+    added_at: int
+
+
+class Cart(Struct, frozen=True, array_like=True):
+    """What one user has put aside. ``currency`` is None unless an item has a price."""
+
+    etag: str
+    version: int
+    items: tuple[Item, ...]
+    currency: str | None
+    created_at: int
+    updated_at: int
+    expires_at: int
+
+
+class Limits(Struct, frozen=True):
+    """How large things may get; the defaults are the contract's."""
+
+    max_quantity: int = 999  # of one item
+    max_items: int = 500  # in one cart
+    max_cart_bytes: int = 65_536  # of one cart's items, as they are stored
+    max_options: int = 10  # of one item
+    max_option_name: int = 64  # characters
+    max_option_value: int = 256  # characters
+    max_unit_price: int = 10**10  # minor units
+
+
+class Line(Struct, frozen=True):
+    """What a request says of one item. ``pointer`` is the line's place in the body, for errors."""
+
+    product_id: str
+    quantity: int
+    options: Mapping[str, str] = {}
+    unit_price: int | None = None
+    currency: str | None = None
+    pointer: str = ""
+
+
+class ItemChange(Struct, frozen=True):
+    """What a request sets on an item that is there; None leaves as it is. A price comes with its currency."""
+
+    quantity: int | None = None
+    unit_price: int | None = None
+    currency: str | None = None
+
+
+class Stamp(Struct, frozen=True):
+    """What a change leaves on the cart: when it was made, the new ETag, and when the cart now expires."""
+
+    at: int
+    etag: str
+    expires_at: int
+
+
+class Additions(Struct, frozen=True):
+    """The lines of one request: found right as far as that shows without a cart, those of one item added up.
+
+    ``pointers`` tells for each item_id the place in the body of the last line that speaks of it.
+    """
+
+    items: tuple[Item, ...]
+    currency: str | None
+    pointers: Mapping[str, str]
+
+
+# ---- what the request alone can break ----
+
+
+def check_user_id(user_id: str) -> None:
+    """Raise InvalidRequest unless this can be a user id."""
+    if not USER_ID.fullmatch(user_id) or user_id in _DOTS:
+        detail = "A user_id has 1 to 255 of the characters A-Z a-z 0-9 . _ ~ @ : + | - and is neither '.' nor '..'."
+        raise InvalidRequest([Fault("/user_id", detail)])
+
+
+def item_id(product_id: str, options: Iterable[tuple[str, str]]) -> str:
+    """The id of the item of this product with these options (sorted by name): the same for the same, always."""
+    pairs = [[name, value] for name, value in options]
+    if not pairs and _PLAIN_ID.fullmatch(product_id) and product_id not in _DOTS:
+        return product_id
+    text = json.dumps([product_id, pairs], ensure_ascii=False, separators=(",", ":"))
+    return "~" + hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def gather(lines: Sequence[Line], *, limits: Limits, at: int, currency: str | None = None) -> Additions:
+    """Check the lines of one request and add up those of the same item.
+
+    ``currency`` stands for lines that state a price and no currency. Raises InvalidRequest, naming every fault found.
+    """
+    faults = [fault for line in lines for fault in _line_faults(line, currency, limits)]
+    if currency is not None:
+        faults += _currency_faults(currency, "")
+    stated = currency
+    for line in lines:
+        stated = stated or line.currency
+        if line.currency is not None and line.currency != stated:
+            faults.append(Fault(line.pointer + "/currency", f"One cart has one currency, and this one has {stated}."))
+    if faults:
+        raise InvalidRequest(faults)
+    stated_items = [_item(line, at) for line in lines]
+    pointers = {item.item_id: line.pointer for item, line in zip(stated_items, lines, strict=True)}
+    items = _merged((), stated_items)
+    if faults := list(_limit_faults((), items, pointers, limits)):
+        raise InvalidRequest(faults)
+    return Additions(items=items, currency=stated, pointers=pointers)
+
+
+def check_change(change: ItemChange, *, limits: Limits) -> None:
+    """Raise InvalidRequest, naming every fault, unless this says something and says it right."""
+    faults = list(_price_faults(change.unit_price, change.currency, "", limits))
+    if change.quantity is None and change.unit_price is None:
+        faults.append(Fault("", "Nothing to change: give a quantity, or a unit_price with its currency."))
+    if change.quantity is not None and not 0 <= change.quantity <= limits.max_quantity:
+        faults.append(Fault("/quantity", f"A quantity here is 0 (remove the item) to {limits.max_quantity}."))
+    if faults:
+        raise InvalidRequest(faults)
+
+
+def _line_faults(line: Line, currency: str | None, limits: Limits) -> Iterator[Fault]:
+    if not (1 <= len(line.product_id) <= MAX_PRODUCT_ID and line.product_id.isprintable()):
+        yield Fault(line.pointer + "/product_id", f"A product_id has 1 to {MAX_PRODUCT_ID} printable characters.")
+    if not 1 <= line.quantity <= limits.max_quantity:
+        yield Fault(line.pointer + "/quantity", f"A quantity is 1 to {limits.max_quantity}.")
+    if line.options:
+        yield from _option_faults(line, limits)
+    yield from _price_faults(line.unit_price, line.currency, line.pointer, limits, otherwise=currency)
+
+
+def _option_faults(line: Line, limits: Limits) -> Iterator[Fault]:
+    place = line.pointer + "/options"
+    if len(line.options) > limits.max_options:
+        yield Fault(place, f"An item has at most {limits.max_options} options.")
+    for name, value in line.options.items():
+        here = f"{place}/{name.replace('~', '~0').replace('/', '~1')}"
+        if not 1 <= len(name) <= limits.max_option_name or _CONTROL.search(name):
+            length = limits.max_option_name
+            yield Fault(place, f"An option's name has 1 to {length} characters, and no control characters.")
+        elif len(value) > limits.max_option_value or _CONTROL.search(value):
+            length = limits.max_option_value
+            yield Fault(here, f"An option's value has at most {length} characters, and no control characters.")
+
+
+def _price_faults(
+    price: int | None, currency: str | None, place: str, limits: Limits, *, otherwise: str | None = None
+) -> Iterator[Fault]:
+    if price is not None and not 0 <= price <= limits.max_unit_price:
+        yield Fault(place + "/unit_price", f"A unit_price is 0 to {limits.max_unit_price} minor units.")
+    if currency is not None:
+        yield from _currency_faults(currency, place)
+    if price is not None and currency is None and otherwise is None:
+        yield Fault(place + "/currency", "A unit_price needs its currency.")
+    if price is None and currency is not None:
+        yield Fault(place + "/unit_price", "A currency needs its unit_price.")
+
+
+def _currency_faults(currency: str, place: str) -> Iterator[Fault]:
+    if not CURRENCY.fullmatch(currency):
+        yield Fault(place + "/currency", "A currency is three capital letters (ISO 4217).")
+
+
+# ---- the changes ----
+
+
+def add(cart: Cart | None, additions: Additions, *, limits: Limits, stamp: Stamp) -> Cart:
+    """The cart with these additions: quantities of like items add up, the last stated price wins.
+
+    Raises LimitExceeded or CurrencyMismatch when the cart as it is forbids it.
+    """
+    if cart is None:
+        return _next(None, additions.items, additions.currency, stamp)
+    pointers = additions.pointers
+    priced = [item.item_id for item in additions.items if item.unit_price is not None]
+    if priced:
+        _check_currency(cart, additions.currency, pointers[priced[0]])
+    items = _merged(cart.items, additions.items)
+    _check_limits(cart, items, pointers, limits)
+    return _next(cart, items, cart.currency or additions.currency, stamp)
+
+
+def replace(cart: Cart | None, additions: Additions, *, stamp: Stamp) -> Cart:
+    """A cart of exactly these items, in this order; an item that was there keeps its ``added_at``."""
+    added_at = {item.item_id: item.added_at for item in cart.items} if cart else {}
+    items = [msgspec.structs.replace(i, added_at=added_at.get(i.item_id, i.added_at)) for i in additions.items]
+    return _next(cart, tuple(items), additions.currency, stamp)
+
+
+def set_item(cart: Cart, wanted: str, change: ItemChange, *, limits: Limits, stamp: Stamp) -> Cart:
+    """The cart with the quantity or price (or both) of the item ``wanted`` set; a quantity of 0 removes the item.
+
+    Raises ItemNotFound, LimitExceeded or CurrencyMismatch.
+    """
+    item = find(cart, wanted)
+    if change.quantity == 0:
+        return remove_item(cart, wanted, stamp=stamp)
+    _check_currency(cart, change.currency, "")
+    quantity = item.quantity if change.quantity is None else change.quantity
+    unit_price = item.unit_price if change.unit_price is None else change.unit_price
+    changed = msgspec.structs.replace(item, quantity=quantity, unit_price=unit_price)
+    items = tuple([changed if item is each else each for each in cart.items])
+    _check_limits(cart, items, {wanted: ""}, limits)
+    return _next(cart, items, cart.currency or change.currency, stamp)
+
+
+def remove_item(cart: Cart, wanted: str, *, stamp: Stamp) -> Cart:
+    """The cart without the item ``wanted``. Raises ItemNotFound."""
+    item = find(cart, wanted)
+    return _next(cart, tuple([each for each in cart.items if each is not item]), cart.currency, stamp)
+
+
+def find(cart: Cart, wanted: str) -> Item:
+    """The item whose item_id is ``wanted``. Raises ItemNotFound."""
+    for item in cart.items:
+        if item.item_id == wanted:
+            return item
+    raise ItemNotFound
+
+
+def subtotal(items: Sequence[Item]) -> int | None:
+    """The sum of the line totals in minor units; None unless every item has a price."""
+    total = 0
+    for item in items:
+        if item.unit_price is None:
+            return None
+        total += item.quantity * item.unit_price
+    return total
+
+
+def _item(line: Line, at: int) -> Item:
+    options = tuple(sorted(line.options.items()))
+    return Item(item_id(line.product_id, options), line.product_id, options, line.quantity, line.unit_price, at)
+
+
+def _merged(items: Iterable[Item], more: Iterable[Item]) -> tuple[Item, ...]:
+    merged = {item.item_id: item for item in items}
+    for new in more:
+        old = merged.get(new.item_id)
+        if old is not None:
+            unit_price = old.unit_price if new.unit_price is None else new.unit_price
+            new = msgspec.structs.replace(old, quantity=old.quantity + new.quantity, unit_price=unit_price)  # noqa: PLW2901 - the like item takes the new one's place
+        merged[new.item_id] = new
+    return tuple(merged.values())
+
+
+def _next(cart: Cart | None, items: tuple[Item, ...], currency: str | None, stamp: Stamp) -> Cart:
+    if not any(item.unit_price is not None for item in items):
+        currency = None
+    if cart is not None and items == cart.items and currency == cart.currency:
+        return cart
+    version, created_at = (cart.version, cart.created_at) if cart else (0, stamp.at)
+    return Cart(stamp.etag, version + 1, items, currency, created_at, stamp.at, stamp.expires_at)
+
+
+def _check_currency(cart: Cart, currency: str | None, place: str) -> None:
+    if currency is not None and cart.currency is not None and currency != cart.currency:
+        detail = f"The cart is in {cart.currency}; one cart has one currency."
+        raise CurrencyMismatch([Fault(place + "/currency", detail)])
+
+
+def _check_limits(cart: Cart, items: tuple[Item, ...], pointers: Mapping[str, str], limits: Limits) -> None:
+    if faults := list(_limit_faults(cart.items, items, pointers, limits)):
+        raise LimitExceeded(faults)
+
+
+def _limit_faults(
+    before: tuple[Item, ...], items: tuple[Item, ...], pointers: Mapping[str, str], limits: Limits
+) -> Iterator[Fault]:
+    """What these items break together; what was over a limit before and does not grow is left in peace.
+
+    ``pointers`` has the places of the items that the request speaks of.
+    """
+    quantities = {item.item_id: item.quantity for item in before}
+    for item in items:
+        if item.quantity > max(limits.max_quantity, quantities.get(item.item_id, 0)) and item.item_id in pointers:
+            detail = f"At most {limits.max_quantity} of one item; this would make {item.quantity}."
+            yield Fault(pointers[item.item_id] + "/quantity", detail)
+    most = max(limits.max_items, len(before))
+    if len(items) > most:
+        yield Fault(pointers[items[most].item_id], f"At most {limits.max_items} items in one cart.")
+    if _priced(items) > max(MAX_SUBTOTAL, _priced(before)):
+        yield Fault("", f"The subtotal would pass {MAX_SUBTOTAL} minor units.")
+    if (size := _size(items)) > limits.max_cart_bytes and size > _size(before):
+        yield Fault("", f"The items of one cart take at most {limits.max_cart_bytes} bytes.")
+
+
+def _priced(items: tuple[Item, ...]) -> int:
+    return sum([item.quantity * item.unit_price for item in items if item.unit_price is not None])
+
+
+def _size(items: tuple[Item, ...]) -> int:
+    return len(_encoder.encode(items))

@@ -1,0 +1,104 @@
+"""Everything that can be refused or go wrong, as one tree of exceptions. No HTTP in it.
+
+::
+
+    CartsvcError
+    ├── SettingsError          the environment holds wrong settings; names them all
+    ├── InvalidRequest         the request alone is wrong
+    ├── NotFound
+    │   ├── CartNotFound       there is no such cart
+    │   └── ItemNotFound       the cart has no such item
+    ├── CartConflict           right by itself, wrong together with the cart as it is
+    │   ├── LimitExceeded      one of the limits would be passed
+    │   └── CurrencyMismatch   a second currency in one cart
+    ├── StoreError
+    │   └── StoreFull          no room for a larger record; what is there stays
+    └── RecordUnreadable       stored bytes that are damaged or from a newer version
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Fault(NamedTuple):
+    """One thing that is wrong, and its place.
+
+    ``pointer`` is a JSON Pointer (RFC 6901) into the request body, such as ``/items/3/quantity``.
+    """
+
+    pointer: str
+    detail: str
+
+
+class CartsvcError(Exception):
+    """Whatever this service raises on purpose; ``str()`` of it is fit for the caller's eyes."""
+
+
+class SettingsError(CartsvcError):
+    """The environment holds wrong settings. ``faults`` has one line for each of them."""
+
+    def __init__(self, faults: Iterable[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("cartsvc cannot start:\n" + "\n".join(f"  - {fault}" for fault in self.faults))
+
+
+class _Faulty(CartsvcError):
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("; ".join(f"{fault.pointer}: {fault.detail}" for fault in self.faults))
+
+
+class InvalidRequest(_Faulty):
+    """The request is well-formed, and wrong whatever the cart holds. ``faults`` says where."""
+
+
+class NotFound(CartsvcError):
+    """What was asked for is not there."""
+
+
+class CartNotFound(NotFound):
+    """There is no such cart: never made, removed, or expired."""
+
+    def __init__(self) -> None:
+        super().__init__("There is no such cart.")
+
+
+class ItemNotFound(NotFound):
+    """The cart is there; it has no item of that id."""
+
+    def __init__(self) -> None:
+        super().__init__("The cart has no such item.")
+
+
+class CartConflict(_Faulty):
+    """The request would be right by itself; the cart as it is forbids it. ``faults`` says where."""
+
+
+class LimitExceeded(CartConflict):
+    """The change would take the cart past one of its limits."""
+
+
+class CurrencyMismatch(CartConflict):
+    """The change would bring a second currency into the cart."""
+
+
+class StoreError(CartsvcError):
+    """The store cannot do what was asked; the record is as it was."""
+
+
+class StoreFull(StoreError):
+    """There is no room for a larger record. Reading, shrinking and removing still work."""
+
+    def __init__(self) -> None:
+        super().__init__("The store is full: carts can be read, made smaller and removed, but not grow.")
+
+
+class RecordUnreadable(CartsvcError):
+    """Stored bytes that are no record of a format this version reads."""
+
+    def __init__(self) -> None:
+        super().__init__("What is stored for this cart cannot be read by this version.")
