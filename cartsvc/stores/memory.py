@@ -1,0 +1,130 @@
+"""The memory store: records as bytes in one process, under one lock."""
+
+from __future__ import annotations
+
+import heapq
+import sys
+import threading
+from typing import TYPE_CHECKING, ClassVar
+
+from cartsvc import record as records
+from cartsvc.errors import StoreFull
+from cartsvc.stores.base import CartStore, Reach, T
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cartsvc.record import Record
+
+_MINUTE = 60_000  # milliseconds
+_SLOTS = 150  # bytes a record takes in the two tables beside its key and its own bytes: measured, rounded up
+_A_FEW = 8  # expired records a write clears on its way
+
+
+class MemoryStore(CartStore):
+    """Records of one process; gone with it.
+
+    They are kept as bytes: compact, and nobody can change one behind the store's back. ``limit`` is for all keys and
+    records together, in bytes, with what Python adds to each of them.
+    """
+
+    reach: ClassVar[Reach] = Reach.PROCESS
+
+    def __init__(self, *, clock: Callable[[], int], limit: int) -> None:
+        self._clock = clock
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._records: dict[str, bytes] = {}
+        self._used = 0
+        # Who expires in which minute, and a heap of those minutes: a write finds expired records without a search.
+        self._due: dict[int, set[str]] = {}
+        self._minutes: list[int] = []
+
+    def get(self, user_id: str) -> Record | None:
+        """Look the record up, without a lock."""
+        # Looking up a dict is atomic, and the bytes found never change.
+        stored = self._stored(user_id)
+        return stored if stored is not None and stored.expires_at > self._clock() else None
+
+    def update(self, user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
+        """Change the record under the lock."""
+        with self._lock:
+            now = self._clock()
+            self._clear(now, _A_FEW)
+            old = self._stored(user_id)
+            if old is not None and old.expires_at <= now:
+                self._drop(user_id, old)
+                old = None
+            new, answer = change(old)
+            if new is not None and new is not old:
+                self._put(user_id, old, new, now)
+            elif new is None and old is not None:
+                self._drop(user_id, old)
+            return answer
+
+    def scan(self) -> Iterator[tuple[str, Record]]:
+        """Go through the ids there were at the start."""
+        for user_id in list(self._records):
+            record = self.get(user_id)
+            if record is not None:
+                yield user_id, record
+
+    def ping(self) -> None:
+        """Memory is always there."""
+
+    def close(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._records.clear()
+
+    def _stored(self, user_id: str) -> Record | None:
+        data = self._records.get(user_id)
+        return None if data is None else records.decode(data)
+
+    def _put(self, user_id: str, old: Record | None, new: Record, now: int) -> None:
+        data = records.encode(new)
+        growth = _cost(user_id, data)
+        if old is not None:
+            growth -= _cost(user_id, self._records[user_id])
+        if growth > 0 and self._used + growth > self._limit:
+            self._clear(now, sys.maxsize)
+            self._clear_this_minute(now)
+            if self._used + growth > self._limit:
+                raise StoreFull
+        minute = new.expires_at // _MINUTE
+        if minute not in self._due:
+            self._due[minute] = set()
+            heapq.heappush(self._minutes, minute)
+        if old is not None:
+            self._due[old.expires_at // _MINUTE].discard(user_id)
+        self._due[minute].add(user_id)
+        self._records[user_id] = data
+        self._used += growth
+
+    def _drop(self, user_id: str, record: Record) -> None:
+        self._due[record.expires_at // _MINUTE].discard(user_id)
+        self._used -= _cost(user_id, self._records.pop(user_id))
+
+    def _clear(self, now: int, most: int) -> None:
+        """Drop at most ``most`` records of the minutes that are over."""
+        while self._minutes and self._minutes[0] < now // _MINUTE:
+            users = self._due[self._minutes[0]]
+            while users and most:
+                user_id = users.pop()
+                self._used -= _cost(user_id, self._records.pop(user_id))
+                most -= 1
+            if users:
+                return
+            del self._due[heapq.heappop(self._minutes)]
+
+    def _clear_this_minute(self, now: int) -> None:
+        """Drop the expired records of the minute that is not over."""
+        for user_id in list(self._due.get(now // _MINUTE, ())):
+            record = records.decode(self._records[user_id])
+            if record.expires_at <= now:
+                self._drop(user_id, record)
+
+
+def _cost(user_id: str, data: bytes) -> int:
+    """What this record takes of the limit, in bytes: its key stands in both tables."""
+    return 2 * sys.getsizeof(user_id) + sys.getsizeof(data) + _SLOTS
