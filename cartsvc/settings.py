@@ -1,0 +1,122 @@
+"""The settings: read from the environment, here and nowhere else, checked all at once, frozen."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from environs import Env, EnvValidationError, ValidationError
+from marshmallow.validate import OneOf, Range
+from msgspec import Struct
+
+from cartsvc.cart import Limits
+from cartsvc.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+_DAY = 86_400  # seconds
+_KIB, _MIB = 2**10, 2**20
+_LEVELS = ("debug", "info", "warning", "error", "critical")
+
+_ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
+
+# Kubernetes tells every pod where a Service is in variables named after it. For a Service called "cartsvc" they begin
+# as our settings do: CARTSVC_SERVICE_HOST, CARTSVC_PORT_8080_TCP_ADDR, ...
+_KUBERNETES = re.compile(r"CARTSVC_(.+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """What the environment says; README.md explains each. Sizes are in bytes, times in seconds."""
+
+    port: int
+    workers: int | None
+    threads: int
+    keep_alive: int
+    store_url: str
+    memory_limit: int
+    cart_ttl: int
+    max_body: int
+    limits: Limits
+    cors_origins: tuple[str, ...]
+    log_level: str
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def from_env(cls) -> Settings:
+        """Read and check the environment. Raises SettingsError, which names every fault at once."""
+        env = Env(eager=False)
+        limits = Limits()
+        settings = cls(
+            port=_whole(env, "PORT", 8080, least=1, most=65_535),
+            workers=_whole(env, "WEB_CONCURRENCY", None, least=1, most=1024),
+            threads=_whole(env, "CARTSVC_THREADS", 0, least=0, most=1024),
+            keep_alive=_whole(env, "CARTSVC_KEEP_ALIVE", 5, least=1, most=3600),
+            store_url=env.str("CARTSVC_STORE_URL", "memory://", validate=_check_store_url),
+            memory_limit=_whole(env, "CARTSVC_MEMORY_LIMIT", 512 * _MIB, least=_MIB, most=2**50),
+            cart_ttl=_whole(env, "CARTSVC_CART_TTL", 30 * _DAY, least=1, most=3650 * _DAY),
+            max_body=_whole(env, "CARTSVC_MAX_BODY", 128 * _KIB, least=_KIB, most=16 * _MIB),
+            limits=Limits(
+                max_quantity=_whole(env, "CARTSVC_MAX_QUANTITY", limits.max_quantity, least=1, most=10**9),
+                max_items=_whole(env, "CARTSVC_MAX_ITEMS", limits.max_items, least=1, most=10_000),
+                max_cart_bytes=_whole(env, "CARTSVC_MAX_CART_BYTES", limits.max_cart_bytes, least=_KIB, most=4 * _MIB),
+                max_options=_whole(env, "CARTSVC_MAX_OPTIONS", limits.max_options, least=0, most=100),
+                max_option_name=_whole(env, "CARTSVC_MAX_OPTION_NAME", limits.max_option_name, least=1, most=1024),
+                max_option_value=_whole(env, "CARTSVC_MAX_OPTION_VALUE", limits.max_option_value, least=1, most=4096),
+                max_unit_price=_whole(env, "CARTSVC_MAX_UNIT_PRICE", limits.max_unit_price, least=1, most=10**12),
+            ),
+            cors_origins=tuple(env.list("CARTSVC_CORS_ORIGINS", [], subcast=_origin) or ()),
+            log_level=env.str("CARTSVC_LOG_LEVEL", "info", validate=OneOf(_LEVELS, error="must be one of {choices}")),
+            warnings=(),
+        )
+        try:
+            env.seal()
+        except EnvValidationError as error:
+            raise SettingsError(_faults(error.error_messages)) from None
+        return msgspec.structs.replace(settings, warnings=tuple(_warnings(env.dump(), os.environ)))
+
+
+def _whole(env: Env, name: str, default: Any, *, least: int, most: int) -> Any:  # noqa: ANN401 - an int, or the default
+    error = f"must be a whole number from {least} to {most}"
+    # environs hands error_messages to marshmallow's field, though its types do not say so.
+    said: dict[str, Any] = {"error_messages": {"invalid": error}}
+    return env.int(name, default, validate=Range(least, most, error=error), **said)
+
+
+def _check_store_url(url: str) -> None:
+    if url != "memory://":
+        message = "must be memory://"
+        raise ValidationError(message)
+
+
+def _origin(text: str) -> str:
+    origin = text.strip()
+    if not _ORIGIN.fullmatch(origin):
+        message = "must be * or origins such as https://shop.example, separated by commas"
+        raise ValidationError(message)
+    return origin
+
+
+def _faults(messages_of: Any) -> Iterator[str]:  # noqa: ANN401 - a dict, whatever environs' types say
+    for name, messages in sorted(messages_of.items()):
+        told = dict.fromkeys(_texts(messages))
+        yield f"{name}={os.environ[name]!r}: {'; '.join(told)}"
+
+
+def _texts(messages: Any) -> Iterator[str]:  # noqa: ANN401 - marshmallow nests lists and dicts of texts
+    if isinstance(messages, str):
+        yield messages
+    else:
+        for each in messages.values() if isinstance(messages, dict) else messages:
+            yield from _texts(each)
+
+
+def _warnings(known: Iterable[str], environ: Mapping[str, str]) -> Iterator[str]:
+    names = list(known)
+    for name in sorted(environ):
+        if name.startswith("CARTSVC_") and name not in names and not _KUBERNETES.fullmatch(name):
+            nearest = difflib.get_close_matches(name, names, n=1, cutoff=0)
+            yield f"{name} is not a setting of cartsvc and has no effect; the nearest one is {nearest[0]}"
