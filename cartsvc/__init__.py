@@ -1,0 +1,5 @@
+"""A shopping-cart service that loses no change and applies none twice."""
+
+from cartsvc.app import create_app
+
+__all__ = ["create_app"]

@@ -1,0 +1,66 @@
+"""The HTTP side: flask-smorest's Api and Blueprint, made strict; errors as problems; the OpenAPI document.
+
+The views are in :mod:`~cartsvc.api.carts` and :mod:`~cartsvc.api.health`, the pages for people in
+:mod:`~cartsvc.api.pages`.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import flask_smorest
+import msgspec
+from flask import Response
+
+from cartsvc.api import carts, health, pages, problems, schemas
+from cartsvc.errors import CartsvcError
+
+if TYPE_CHECKING:
+    from flask import Flask
+    from werkzeug.exceptions import HTTPException
+
+    from cartsvc.cart import Limits
+
+_DESCRIPTION = """\
+Shopping carts over REST. Adding is atomic: adds that race all count, and a request is done whole or not at all.
+
+Money is integer minor units. Times are UTC. Errors are problem details (RFC 9457), `application/problem+json`."""
+
+
+class Api(flask_smorest.Api):
+    """flask-smorest's Api with problems for errors, and an OpenAPI document that is made once."""
+
+    ERROR_SCHEMA = schemas.ProblemSchema
+    DEFAULT_ERROR_RESPONSE_NAME = None  # every answer is documented by itself
+
+    def __init__(self, app: Flask, *, limits: Limits) -> None:
+        self._limits = limits
+        app.config |= {
+            "API_TITLE": "cartsvc",
+            "API_VERSION": "v1",
+            "OPENAPI_VERSION": "3.1.0",
+            "OPENAPI_URL_PREFIX": "/",
+            "API_SPEC_OPTIONS": {
+                "info": {"description": _DESCRIPTION, "license": {"name": "MIT", "identifier": "MIT"}}
+            },
+        }
+        super().__init__(app)
+        app.register_error_handler(CartsvcError, problems.of_error)
+        problems.describe(self.spec)
+        self.register_blueprint(carts.blp)
+        self.register_blueprint(health.blp)
+        app.register_blueprint(pages.blp)
+
+    def handle_http_exception(self, error: HTTPException) -> Response:
+        """Answer an error of the framework's with a problem."""
+        return problems.of_exception(error)
+
+    @cached_property
+    def _document(self) -> bytes:
+        document: dict[str, Any] = self.spec.to_dict()
+        schemas.state_limits(document["components"]["schemas"], self._limits)
+        return msgspec.json.encode(document)
+
+    def _openapi_json(self) -> Response:
+        return Response(self._document, mimetype="application/json")

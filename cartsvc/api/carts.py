@@ -1,0 +1,152 @@
+"""The routes of carts and their items."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from flask import Response, current_app, request
+
+from cartsvc.api.answers import cart_answer, item_answer
+from cartsvc.api.blueprint import ETAG, Blueprint, answers
+from cartsvc.api.schemas import (
+    CART,
+    CART_EXAMPLE,
+    ITEM,
+    ITEM_CHANGE,
+    ITEM_EXAMPLE,
+    NEW_CART,
+    NEW_ITEM,
+    NEW_ITEM_EXAMPLE,
+    NEW_ITEMS,
+    Contents,
+)
+from cartsvc.cart import check_user_id
+
+if TYPE_CHECKING:
+    from cartsvc.cart import ItemChange, Line
+    from cartsvc.service import CartService
+
+_USER_ID = {
+    "in": "path",
+    "name": "user_id",
+    "required": True,
+    "description": "Whose cart it is. It stands in logs: opaque ids, not e-mail addresses, are best.",
+    "schema": {"type": "string", "pattern": r"^(?!\.{1,2}$)[A-Za-z0-9._~@:+|\-]{1,255}$"},
+    "example": "alice",
+}
+_ITEM_ID = {
+    "in": "path",
+    "name": "item_id",
+    "required": True,
+    "description": "An item_id as the cart shows it.",
+    "schema": {"type": "string"},
+    "example": "sku-1",
+}
+
+blp = Blueprint("carts", __name__, url_prefix="/cart", description="Carts and their items.", always=(422, 500, 503))
+
+
+def _service() -> CartService:
+    return cast("CartService", current_app.extensions["cartsvc"])
+
+
+@blp.before_request
+def _check_user_id() -> None:
+    if request.view_args is not None and request.method != "OPTIONS":
+        check_user_id(request.view_args["user_id"])
+
+
+@blp.route("/<user_id>", methods=["GET"], parameters=[_USER_ID])
+@answers(conditional=True)
+@blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG)
+def get_cart(user_id: str) -> Response:
+    """Get a cart
+
+    A cart that is not there reads as one without items: version 0, null times, and no ETag. Reading creates nothing.
+    """
+    return cart_answer(user_id, _service().get(user_id))
+
+
+@blp.route("/<user_id>", methods=["POST"], parameters=[_USER_ID])
+@answers(409, 507)
+@blp.arguments(NEW_ITEM, example=NEW_ITEM_EXAMPLE)
+@blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG)
+def add_item(line: Line, user_id: str) -> Response:
+    """Add an item
+
+    The same product with the same options is the same item: its quantities add up, and the last price stated wins.
+    The cart is made when it is not there.
+    """
+    return cart_answer(user_id, _service().add(user_id, [line]))
+
+
+@blp.route("/<user_id>", methods=["PUT"], parameters=[_USER_ID])
+@answers(507)
+@blp.arguments(NEW_CART, example={"items": [NEW_ITEM_EXAMPLE]})
+@blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG)
+@blp.response(201, CART, example=CART_EXAMPLE, headers=ETAG, description="The cart was not there before.")
+def put_cart(contents: Contents, user_id: str) -> Response:
+    """Replace a cart
+
+    The cart holds exactly these items afterwards, in this order. What a GET returned can be edited and sent back.
+    """
+    replaced = _service().replace(user_id, contents.lines, currency=contents.currency)
+    return cart_answer(user_id, replaced.cart, status=201 if replaced.created else 200)
+
+
+@blp.route("/<user_id>", methods=["DELETE"], parameters=[_USER_ID])
+@answers(404)
+@blp.response(204, description="The cart is gone.")
+def delete_cart(user_id: str) -> Response:
+    """Remove a cart
+
+    404 when there is none; on a retry that means: it is done.
+    """
+    _service().remove(user_id)
+    return Response(status=204)
+
+
+@blp.route("/<user_id>/items", methods=["POST"], parameters=[_USER_ID])
+@answers(409, 507)
+@blp.arguments(NEW_ITEMS, example={"items": [NEW_ITEM_EXAMPLE]})
+@blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG)
+def add_items(lines: list[Line], user_id: str) -> Response:
+    """Add several items
+
+    All of them are added, or none.
+    """
+    return cart_answer(user_id, _service().add(user_id, lines))
+
+
+@blp.route("/<user_id>/items/<item_id>", methods=["GET"], parameters=[_USER_ID, _ITEM_ID])
+@answers(404, conditional=True)
+@blp.response(200, ITEM, example=ITEM_EXAMPLE, headers=ETAG)
+def get_item(user_id: str, item_id: str) -> Response:
+    """Get one item of a cart
+
+    Its ETag is the cart's.
+    """
+    return item_answer(*_service().get_item(user_id, item_id))
+
+
+@blp.route("/<user_id>/items/<item_id>", methods=["PATCH"], parameters=[_USER_ID, _ITEM_ID])
+@answers(404, 409, 507)
+@blp.arguments(ITEM_CHANGE, example={"quantity": 3})
+@blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG)
+def change_item(change: ItemChange, user_id: str, item_id: str) -> Response:
+    """Set an item's quantity or price
+
+    A quantity of 0 removes the item. A price comes with its currency.
+    """
+    return cart_answer(user_id, _service().set_item(user_id, item_id, change))
+
+
+@blp.route("/<user_id>/items/<item_id>", methods=["DELETE"], parameters=[_USER_ID, _ITEM_ID])
+@answers(404)
+@blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG)
+def delete_item(user_id: str, item_id: str) -> Response:
+    """Take an item out of a cart
+
+    A cart whose last item was taken out is an empty cart, not an absent one.
+    """
+    return cart_answer(user_id, _service().remove_item(user_id, item_id))

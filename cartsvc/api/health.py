@@ -1,0 +1,39 @@
+"""The routes that tell whether the service lives, and whether it can serve."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from flask import current_app
+
+from cartsvc.api.blueprint import Blueprint, answers
+from cartsvc.api.schemas import STATUS
+
+if TYPE_CHECKING:
+    from cartsvc.service import CartService
+
+_OK = {"status": "ok"}
+
+blp = Blueprint("health", __name__, description="For load balancers and orchestrators.", always=(500,))
+
+
+@blp.route("/healthz", methods=["GET"])
+@blp.response(200, STATUS, example=_OK)
+def live() -> dict[str, str]:
+    """Does the process answer?
+
+    Asks nothing else: a store that is away is no reason to restart this process.
+    """
+    return _OK
+
+
+@blp.route("/readyz", methods=["GET"])
+@answers(503)
+@blp.response(200, STATUS, example=_OK)
+def ready() -> dict[str, str]:
+    """Can it serve carts?
+
+    Asks the store; 503 while it is away.
+    """
+    cast("CartService", current_app.extensions["cartsvc"]).check_ready()
+    return _OK

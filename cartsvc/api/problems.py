@@ -1,0 +1,121 @@
+"""Turns errors into problem details (RFC 9457): the one table from error to status."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+from flask import Response
+
+from cartsvc import errors
+from cartsvc.api.schemas import ProblemSchema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from apispec import APISpec
+    from werkzeug.exceptions import HTTPException
+
+MEDIA_TYPE = "application/problem+json"
+_KEPT = ("Allow", "Retry-After", "WWW-Authenticate")  # headers of an error that are part of what it says
+
+
+class Problem(NamedTuple):
+    """A kind of problem. ``slug`` ends its type, ``urn:cartsvc:problem:<slug>``."""
+
+    status: int
+    slug: str
+    title: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+# What the service raises ...
+OF_ERROR: dict[type[errors.CartsvcError], Problem] = {
+    errors.CartNotFound: Problem(404, "cart-not-found", "No such cart"),
+    errors.ItemNotFound: Problem(404, "item-not-found", "No such item"),
+    errors.LimitExceeded: Problem(409, "limit-exceeded", "A limit of the cart would be exceeded"),
+    errors.CurrencyMismatch: Problem(409, "currency-mismatch", "Another currency than the cart's"),
+    errors.InvalidRequest: Problem(422, "invalid-request", "The request is not valid"),
+    errors.RecordUnreadable: Problem(500, "record-unreadable", "This cart cannot be read"),
+    errors.StoreError: Problem(503, "store-away", "The store is away", (("Retry-After", "1"),)),
+    errors.StoreFull: Problem(507, "store-full", "The store is full"),
+}
+# ... and what the framework does, by status.
+OF_STATUS: dict[int, Problem] = {
+    400: Problem(400, "bad-request", "The request is malformed"),
+    404: Problem(404, "not-found", "Nothing is here"),
+    405: Problem(405, "method-not-allowed", "The method is not allowed here"),
+    413: Problem(413, "content-too-large", "The body is too large"),
+    415: Problem(415, "unsupported-media-type", "The body has the wrong media type"),
+    500: Problem(500, "internal-error", "Something is wrong with the service"),
+}
+_DETAILS = {
+    404: "No route of this service has this path; /openapi.json lists them.",
+    405: "The Allow header lists the methods of this path.",
+    413: "The body is larger than this service takes.",
+    500: "The request was not understood to be at fault; what happened is in the service's log.",
+}
+
+
+def of_error(error: errors.CartsvcError) -> Response:
+    """The answer to an error of ours."""
+    kind = next(OF_ERROR[each] for each in type(error).__mro__ if each in OF_ERROR)
+    faults = getattr(error, "faults", ())
+    if not faults:
+        return answer(kind, str(error))
+    return answer(kind, "; ".join(dict.fromkeys(fault.detail for fault in faults)), faults=faults)
+
+
+def of_exception(error: HTTPException) -> Response:
+    """The answer to an error of the framework's; its Allow and Retry-After stay."""
+    status = error.code or 500
+    kind = OF_STATUS.get(status) or Problem(status, error.name.lower().replace(" ", "-"), error.name)
+    headers = [(name, value) for name, value in error.get_headers() if name in _KEPT]
+    return answer(kind, _DETAILS.get(status) or str(error.description), headers=headers)
+
+
+def answer(
+    kind: Problem,
+    detail: str,
+    *,
+    faults: Iterable[errors.Fault] = (),
+    headers: Iterable[tuple[str, str]] = (),
+) -> Response:
+    """A problem as a response."""
+    body: dict[str, Any] = {
+        "type": f"urn:cartsvc:problem:{kind.slug}",
+        "title": kind.title,
+        "status": kind.status,
+        "detail": detail,
+    }
+    if listed := [fault._asdict() for fault in faults]:
+        body["errors"] = listed
+    return Response(msgspec.json.encode(body), kind.status, [*kind.headers, *headers], mimetype=MEDIA_TYPE)
+
+
+def describe(spec: APISpec) -> None:
+    """Put one response a status into the OpenAPI document, with an example of each kind of problem it stands for."""
+    for status, kinds in sorted(_by_status().items()):
+        examples = {kind.slug: {"value": _example(kind)} for kind in kinds}
+        content = {MEDIA_TYPE: {"schema": ProblemSchema, "examples": examples}}
+        response: dict[str, Any] = {"description": ", or ".join(kind.title for kind in kinds) + ".", "content": content}
+        if any(kind.headers for kind in kinds):
+            response["headers"] = {name: {"schema": {"type": "string"}} for kind in kinds for name, _ in kind.headers}
+        spec.components.response(reference(status), response)
+
+
+def reference(status: int) -> str:
+    """The name of this status's response among the components of the OpenAPI document."""
+    return f"Problem{status}"
+
+
+def _by_status() -> dict[int, list[Problem]]:
+    found: dict[int, list[Problem]] = {}
+    for kind in (*OF_ERROR.values(), *OF_STATUS.values()):
+        found.setdefault(kind.status, []).append(kind)
+    return found
+
+
+def _example(kind: Problem) -> dict[str, Any]:
+    example: dict[str, Any] = msgspec.json.decode(answer(kind, _DETAILS.get(kind.status, kind.title + ".")).data)
+    return example

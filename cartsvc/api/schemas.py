@@ -1,0 +1,228 @@
+"""The shapes of requests and answers: what marshmallow reads, and what /openapi.json promises."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from marshmallow import RAISE, Schema, fields, post_load
+from marshmallow.validate import Length
+from msgspec import structs
+
+from cartsvc.cart import CURRENCY, MAX_PRODUCT_ID, MAX_SUBTOTAL, ItemChange, Line
+
+if TYPE_CHECKING:
+    from cartsvc.cart import Limits
+
+MAX_LINES = 100  # in one POST .../items
+
+_TIME = "2026-01-02T03:04:05Z"
+ITEM_EXAMPLE = {
+    "item_id": "sku-1",
+    "product_id": "sku-1",
+    "options": {},
+    "quantity": 2,
+    "unit_price": 1999,
+    "line_total": 3998,
+    "added_at": _TIME,
+}
+NEW_ITEM_EXAMPLE = {"product_id": "sku-1", "quantity": 2}
+CART_EXAMPLE = {
+    "user_id": "alice",
+    "version": 1,
+    "items": [ITEM_EXAMPLE],
+    "item_count": 1,
+    "total_quantity": 2,
+    "currency": "EUR",
+    "subtotal": 3998,
+    "created_at": _TIME,
+    "updated_at": _TIME,
+    "expires_at": "2026-02-01T03:04:05Z",
+}
+
+
+class _Strict(Schema):
+    class Meta:
+        unknown = RAISE
+
+
+def _text(**metadata: Any) -> fields.String:  # noqa: ANN401 - JSON Schema keywords
+    return fields.String(required=True, metadata=metadata)
+
+
+def _whole(*, required: bool = True, allow_none: bool = False, **metadata: Any) -> fields.Integer:  # noqa: ANN401 - JSON Schema keywords
+    """A whole number and nothing that could be made one: not "3", not 3.0, not true."""
+    return fields.Integer(strict=True, required=required, allow_none=allow_none, metadata=metadata)
+
+
+def _time(**metadata: Any) -> fields.DateTime:  # noqa: ANN401 - JSON Schema keywords
+    return fields.DateTime(required=True, allow_none=True, metadata=metadata)
+
+
+def _read_only() -> fields.Raw:
+    return fields.Raw(allow_none=True, metadata={"readOnly": True, "description": "Taken and ignored."})
+
+
+# ---- answers ----
+
+
+class ItemSchema(_Strict):
+    """One line of a cart."""
+
+    item_id = _text(description="What names the item in URLs. Opaque: do not take it apart.", examples=["sku-1"])
+    product_id = _text(minLength=1, maxLength=MAX_PRODUCT_ID)
+    options = fields.Dict(keys=fields.String(), values=fields.String(), required=True)
+    quantity = _whole(minimum=1)
+    unit_price = _whole(allow_none=True, minimum=0, description="Minor units, as a caller stated it: for display.")
+    line_total = _whole(allow_none=True, minimum=0, description="quantity x unit_price; null without a price.")
+    added_at = fields.DateTime(required=True)
+
+
+class CartSchema(_Strict):
+    """One user's cart. An absent one has version 0, no items and null times."""
+
+    user_id = _text()
+    version = _whole(minimum=0, description="Counts this cart's changes, for people to read.")
+    items = fields.List(fields.Nested(ItemSchema), required=True)
+    item_count = _whole(minimum=0)
+    total_quantity = _whole(minimum=0)
+    currency = fields.String(required=True, allow_none=True, metadata={"pattern": f"^{CURRENCY.pattern}$"})
+    subtotal = _whole(
+        allow_none=True, minimum=0, maximum=MAX_SUBTOTAL, description="Minor units; null unless every item has a price."
+    )
+    created_at = _time()
+    updated_at = _time()
+    expires_at = _time(description="When the cart goes if nothing changes it before.")
+
+
+class FaultSchema(_Strict):
+    """One thing wrong with a request."""
+
+    pointer = _text(description="A JSON Pointer (RFC 6901) into the request body.", examples=["/quantity"])
+    detail = _text()
+
+
+class ProblemSchema(_Strict):
+    """Problem details (RFC 9457)."""
+
+    type = _text(format="uri", examples=["urn:cartsvc:problem:invalid-request"])
+    title = _text()
+    status = _whole(minimum=400, maximum=599)
+    detail = _text()
+    errors = fields.List(fields.Nested(FaultSchema))
+
+
+class StatusSchema(_Strict):
+    """How the service is."""
+
+    status = _text(enum=["ok"])
+
+
+# ---- requests ----
+
+
+class PriceSchema(_Strict):
+    """The members that adding and changing an item share."""
+
+    unit_price = _whole(required=False, allow_none=True, minimum=0, description="Minor units. Needs its currency.")
+    currency = fields.String(
+        allow_none=True, metadata={"pattern": f"^{CURRENCY.pattern}$", "description": "ISO 4217.", "examples": ["EUR"]}
+    )
+    item_id = _read_only()
+    line_total = _read_only()
+    added_at = _read_only()
+
+
+class NewItemSchema(PriceSchema):
+    """An item to put into a cart."""
+
+    product_id = _text(minLength=1, maxLength=MAX_PRODUCT_ID, description="Printable characters.", examples=["sku-1"])
+    quantity = _whole(minimum=1, examples=[2])
+    options = fields.Dict(
+        keys=fields.String(),
+        values=fields.String(),
+        allow_none=True,
+        metadata={"description": "Size, colour, ...: the same product with other options is another item."},
+    )
+
+    @post_load
+    def _line(self, data: dict[str, Any], **_: object) -> Line:
+        return Line(
+            product_id=data["product_id"],
+            quantity=data["quantity"],
+            options=data.get("options") or {},
+            unit_price=data.get("unit_price"),
+            currency=data.get("currency"),
+        )
+
+
+class ItemChangeSchema(PriceSchema):
+    """A new quantity, or a new price with its currency, or both; null leaves as it is."""
+
+    quantity = _whole(required=False, allow_none=True, minimum=0, description="0 removes the item.", examples=[3])
+
+    @post_load
+    def _change(self, data: dict[str, Any], **_: object) -> ItemChange:
+        return ItemChange(
+            quantity=data.get("quantity"), unit_price=data.get("unit_price"), currency=data.get("currency")
+        )
+
+
+class NewItemsSchema(_Strict):
+    """Items to put into a cart, all or none."""
+
+    items = fields.List(fields.Nested(NewItemSchema), required=True, validate=Length(1, MAX_LINES))
+
+    @post_load
+    def _lines(self, data: dict[str, Any], **_: object) -> list[Line]:
+        return _placed(data["items"])
+
+
+class NewCartSchema(_Strict):
+    """Everything the cart is to hold. What a GET returned can be sent back."""
+
+    items = fields.List(fields.Nested(NewItemSchema), required=True)
+    currency = fields.String(
+        allow_none=True,
+        metadata={"pattern": f"^{CURRENCY.pattern}$", "description": "Stands for items that state none."},
+    )
+    user_id = _read_only()
+    version = _read_only()
+    item_count = _read_only()
+    total_quantity = _read_only()
+    subtotal = _read_only()
+    created_at = _read_only()
+    updated_at = _read_only()
+    expires_at = _read_only()
+
+    @post_load
+    def _contents(self, data: dict[str, Any], **_: object) -> Contents:
+        return Contents(_placed(data["items"]), data.get("currency"))
+
+
+class Contents(NamedTuple):
+    """What a PUT says."""
+
+    lines: list[Line]
+    currency: str | None
+
+
+def _placed(lines: list[Line]) -> list[Line]:
+    return [structs.replace(line, pointer=f"/items/{place}") for place, line in enumerate(lines)]
+
+
+def state_limits(schemas: dict[str, Any], limits: Limits) -> None:
+    """Write the limits in force into the OpenAPI schemas of the requests."""
+    for name in ("NewItem", "ItemChange"):
+        members = schemas[name]["properties"]
+        members["quantity"]["maximum"] = limits.max_quantity
+        members["unit_price"]["maximum"] = limits.max_unit_price
+    schemas["NewItem"]["properties"]["options"] |= {
+        "maxProperties": limits.max_options,
+        "propertyNames": {"minLength": 1, "maxLength": limits.max_option_name},
+        "additionalProperties": {"type": "string", "maxLength": limits.max_option_value},
+    }
+    schemas["NewCart"]["properties"]["items"]["maxItems"] = limits.max_items
+
+
+ITEM, CART, STATUS = ItemSchema(), CartSchema(), StatusSchema()
+NEW_ITEM, NEW_ITEMS, NEW_CART, ITEM_CHANGE = NewItemSchema(), NewItemsSchema(), NewCartSchema(), ItemChangeSchema()

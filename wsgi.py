@@ -1,0 +1,5 @@
+"""What a WSGI server serves."""
+
+from cartsvc import create_app
+
+app = create_app()
