@@ -7,8 +7,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
+from flask import current_app
 from webargs.flaskparser import FlaskParser
-from werkzeug.exceptions import BadRequest, UnsupportedMediaType
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from cartsvc.errors import Fault, InvalidRequest
 
@@ -29,12 +30,24 @@ class BodyParser(FlaskParser):
         charset = req.mimetype_params.get("charset", "utf-8")
         if req.mimetype != "application/json" or charset.lower() != "utf-8" or req.headers.get("Content-Encoding"):
             raise UnsupportedMediaType("The body must be application/json in UTF-8, without a Content-Encoding.")
-        return parse_json(req.get_data(cache=False))
+        return parse_json(_data(req))
 
     def handle_error(self, error: ValidationError, *_args: object, **_kwargs: object) -> NoReturn:
         """Name every fault that marshmallow found and its place in the body."""
         messages = error.messages_dict["json"]  # webargs files them under where the arguments came from
         raise InvalidRequest(islice(_faults(messages, ""), _MOST_FAULTS)) from error
+
+
+def _data(req: Request) -> bytes:
+    """The whole body. Raises RequestEntityTooLarge."""
+    limit = current_app.config["MAX_CONTENT_LENGTH"]
+    if req.content_length is None:
+        # Werkzeug cuts a chunked body off at its limit without a word, and what is left may well be JSON.
+        req.max_content_length = limit + 1
+    data = req.get_data(cache=False)
+    if len(data) > limit:
+        raise RequestEntityTooLarge
+    return data
 
 
 def parse_json(data: bytes) -> Any:  # noqa: ANN401 - whatever JSON holds
