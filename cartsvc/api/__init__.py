@@ -59,7 +59,9 @@ class Api(flask_smorest.Api):
     @cached_property
     def _document(self) -> bytes:
         document: dict[str, Any] = self.spec.to_dict()
-        schemas.state_limits(document["components"]["schemas"], self._limits)
+        described = document["components"]["schemas"]
+        described.pop("PaginationMetadata", None)  # flask-smorest's own; nothing here is paged
+        schemas.state_limits(described, self._limits)
         return msgspec.json.encode(document)
 
     def _openapi_json(self) -> Response:

@@ -58,7 +58,7 @@ def _check_user_id() -> None:
 
 @blp.route("/<user_id>", methods=["GET"], parameters=[_USER_ID])
 @answers(conditional=True)
-@blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG)
+@blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
 def get_cart(user_id: str) -> Response:
     """Get a cart
 
@@ -70,7 +70,7 @@ def get_cart(user_id: str) -> Response:
 @blp.route("/<user_id>", methods=["POST"], parameters=[_USER_ID])
 @answers(409, 507)
 @blp.arguments(NEW_ITEM, example=NEW_ITEM_EXAMPLE)
-@blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG)
+@blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
 def add_item(line: Line, user_id: str) -> Response:
     """Add an item
 
@@ -83,7 +83,7 @@ def add_item(line: Line, user_id: str) -> Response:
 @blp.route("/<user_id>", methods=["PUT"], parameters=[_USER_ID])
 @answers(507)
 @blp.arguments(NEW_CART, example={"items": [NEW_ITEM_EXAMPLE]})
-@blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG)
+@blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
 @blp.response(201, CART, example=CART_EXAMPLE, headers=ETAG, description="The cart was not there before.")
 def put_cart(contents: Contents, user_id: str) -> Response:
     """Replace a cart
@@ -109,7 +109,7 @@ def delete_cart(user_id: str) -> Response:
 @blp.route("/<user_id>/items", methods=["POST"], parameters=[_USER_ID])
 @answers(409, 507)
 @blp.arguments(NEW_ITEMS, example={"items": [NEW_ITEM_EXAMPLE]})
-@blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG)
+@blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
 def add_items(lines: list[Line], user_id: str) -> Response:
     """Add several items
 
@@ -120,7 +120,7 @@ def add_items(lines: list[Line], user_id: str) -> Response:
 
 @blp.route("/<user_id>/items/<item_id>", methods=["GET"], parameters=[_USER_ID, _ITEM_ID])
 @answers(404, conditional=True)
-@blp.response(200, ITEM, example=ITEM_EXAMPLE, headers=ETAG)
+@blp.response(200, ITEM, example=ITEM_EXAMPLE, headers=ETAG, description="The item.")
 def get_item(user_id: str, item_id: str) -> Response:
     """Get one item of a cart
 
@@ -132,7 +132,7 @@ def get_item(user_id: str, item_id: str) -> Response:
 @blp.route("/<user_id>/items/<item_id>", methods=["PATCH"], parameters=[_USER_ID, _ITEM_ID])
 @answers(404, 409, 507)
 @blp.arguments(ITEM_CHANGE, example={"quantity": 3})
-@blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG)
+@blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
 def change_item(change: ItemChange, user_id: str, item_id: str) -> Response:
     """Set an item's quantity or price
 
@@ -143,7 +143,7 @@ def change_item(change: ItemChange, user_id: str, item_id: str) -> Response:
 
 @blp.route("/<user_id>/items/<item_id>", methods=["DELETE"], parameters=[_USER_ID, _ITEM_ID])
 @answers(404)
-@blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG)
+@blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
 def delete_item(user_id: str, item_id: str) -> Response:
     """Take an item out of a cart
 

@@ -53,7 +53,7 @@ _DETAILS = {
     404: "No route of this service has this path; /openapi.json lists them.",
     405: "The Allow header lists the methods of this path.",
     413: "The body is larger than this service takes.",
-    500: "The request was not understood to be at fault; what happened is in the service's log.",
+    500: "What happened is in the service's log.",
 }
 
 
@@ -98,7 +98,9 @@ def describe(spec: APISpec) -> None:
     for status, kinds in sorted(_by_status().items()):
         examples = {kind.slug: {"value": _example(kind)} for kind in kinds}
         content = {MEDIA_TYPE: {"schema": ProblemSchema, "examples": examples}}
-        response: dict[str, Any] = {"description": ", or ".join(kind.title for kind in kinds) + ".", "content": content}
+        titles = [kind.title for kind in kinds]
+        description = ", or ".join([titles[0], *(title[0].lower() + title[1:] for title in titles[1:])]) + "."
+        response: dict[str, Any] = {"description": description, "content": content}
         if any(kind.headers for kind in kinds):
             response["headers"] = {name: {"schema": {"type": "string"}} for kind in kinds for name, _ in kind.headers}
         spec.components.response(reference(status), response)
@@ -117,5 +119,7 @@ def _by_status() -> dict[int, list[Problem]]:
 
 
 def _example(kind: Problem) -> dict[str, Any]:
-    example: dict[str, Any] = msgspec.json.decode(answer(kind, _DETAILS.get(kind.status, kind.title + ".")).data)
+    faults = [errors.Fault("/quantity", "A quantity is 1 to 999.")] if kind.slug == "invalid-request" else []
+    told = answer(kind, "; ".join(fault.detail for fault in faults) or kind.title + ".", faults=faults)
+    example: dict[str, Any] = msgspec.json.decode(told.data)
     return example

@@ -25,7 +25,7 @@ ITEM_EXAMPLE = {
     "line_total": 3998,
     "added_at": _TIME,
 }
-NEW_ITEM_EXAMPLE = {"product_id": "sku-1", "quantity": 2}
+NEW_ITEM_EXAMPLE = {"product_id": "sku-1", "quantity": 2, "unit_price": 1999, "currency": "EUR"}
 CART_EXAMPLE = {
     "user_id": "alice",
     "version": 1,

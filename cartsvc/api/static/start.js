@@ -1,4 +1,4 @@
-// Starts Swagger UI on this service's own description; relative, so that it works behind any path prefix.
+// Starts Swagger UI on this service's own description, which lies beside the page.
 window.ui = SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#swagger-ui",

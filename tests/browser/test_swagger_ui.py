@@ -1,0 +1,116 @@
+"""Swagger UI as a person meets it: it shows the calls and makes them, under a strict policy, from one host."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import expect
+from servers import serve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from conftest import Watched
+    from playwright.sync_api import Locator, Page
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """A server under a name that is no loopback address: Swagger UI spares localhost the requests to other hosts."""
+    with serve() as server:
+        yield f"http://cartsvc.test:{server.port}"
+
+
+def test_an_item_is_added_by_hand(watched: Watched, url: str) -> None:
+    """Open, "Add an item", "Try it out", "Execute": there is the cart. Nothing complains, no other host is asked."""
+    page = watched.page
+    page.goto(f"{url}/swagger-ui")
+    expect(page).to_have_title("cartsvc: Swagger UI")
+    operation = _expand(page, "Add an item")
+    expect(operation.locator(".opblock-summary-path")).to_have_text("/cart/{user_id}")
+
+    operation.get_by_role("button", name="Try it out").click()
+    operation.get_by_placeholder("user_id").fill("bob")
+    operation.get_by_role("textbox").last.fill('{"product_id": "tea", "quantity": 3, "options": {"size": "L"}}')
+    operation.get_by_role("button", name="Execute").click()
+
+    answer = operation.locator(".live-responses-table")
+    expect(answer.locator(".response .response-col_status")).to_have_text("200")
+    shown = json.loads(answer.locator(".response-col_description .highlight-code code").first.inner_text())
+    assert shown["user_id"] == "bob"
+    assert [(item["product_id"], item["options"], item["quantity"]) for item in shown["items"]] == [
+        ("tea", {"size": "L"}, 3)
+    ]
+    assert f"{url}/cart/bob" in watched.requested
+    _assert_clean(watched, url)
+
+
+def test_the_example_can_be_executed_as_it_stands(watched: Watched, url: str) -> None:
+    """A person who fills in nothing gets alice's cart."""
+    watched.page.goto(f"{url}/swagger-ui")
+    operation = _expand(watched.page, "Add an item")
+    operation.get_by_role("button", name="Try it out").click()
+    operation.get_by_role("button", name="Execute").click()
+
+    answer = operation.locator(".live-responses-table")
+    expect(answer.locator(".response .response-col_status")).to_have_text("200")
+    expect(answer).to_contain_text('"user_id": "alice"')
+    _assert_clean(watched, url)
+
+
+def test_every_operation_and_schema_opens(watched: Watched, url: str) -> None:
+    """All that the page can show is shown without a complaint: nothing in it needs what the policy forbids."""
+    page = watched.page
+    page.goto(f"{url}/swagger-ui")
+    expect(page.locator(".opblock")).not_to_have_count(0)
+    for each in page.locator(".opblock-summary-control").all():
+        each.click()
+    expect(page.locator(".opblock.is-open")).to_have_count(page.locator(".opblock").count())
+    # Straight in the page: each click moves what is below it.
+    page.locator(".json-schema-2020-12-expand-deep-button").evaluate_all("buttons => buttons.forEach(b => b.click())")
+    expect(page.locator("#swagger-ui")).not_to_contain_text("Could not render")
+    expect(page.get_by_role("button", name="Authorize")).to_have_count(0)
+    _assert_clean(watched, url)
+
+
+def test_the_root_leads_to_it_under_a_strict_policy(watched: Watched, url: str) -> None:
+    """`/` ends at the page, whose policy lets nothing inline, nothing evaluated and no other host in."""
+    arrived = watched.page.goto(f"{url}/")
+    assert watched.page.url == f"{url}/swagger-ui"
+    assert arrived is not None
+    policy = dict(part.split(maxsplit=1) for part in arrived.headers["content-security-policy"].split("; "))
+    assert policy["script-src"] == "'self'"
+    assert policy["default-src"] == "'none'"
+    assert {source for sources in policy.values() for source in sources.split()} == {"'none'", "'self'", "data:"}
+
+
+def test_the_policy_is_enforced_and_complaints_are_heard(watched: Watched, url: str) -> None:
+    """The tests above would have noticed: a script inside the page and a look at another host are stopped and told."""
+    page = watched.page
+    page.goto(f"{url}/swagger-ui")
+    expect(page.locator(".opblock")).not_to_have_count(0)
+    assert watched.complaints == []
+    with page.expect_console_message():
+        page.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'window.ran = 1'}))")
+    with page.expect_console_message():
+        page.evaluate("document.body.append(Object.assign(new Image(), {src: 'https://other.test/x.png'}))")
+    assert page.evaluate("window.ran") is None
+    assert [text for text in watched.complaints if "Content Security Policy" not in text] == []
+    assert len(watched.complaints) == 2
+
+
+def _expand(page: Page, summary: str) -> Locator:
+    operation = page.locator(".opblock").filter(has=page.get_by_text(summary, exact=True))
+    operation.locator(".opblock-summary-control").click()
+    return operation
+
+
+def _assert_clean(watched: Watched, url: str) -> None:
+    assert watched.complaints == []
+    hosts = {urlsplit(asked).netloc for asked in watched.requested if not asked.startswith("data:")}
+    assert hosts == {urlsplit(url).netloc}
