@@ -1,4 +1,4 @@
-"""A shopping-cart service that loses no change and applies none twice."""
+"""A shopping-cart service that loses no accepted change."""
 
 from cartsvc.app import create_app
 

@@ -103,6 +103,7 @@ class Additions(Struct, frozen=True):
     items: tuple[Item, ...]
     currency: str | None
     pointers: Mapping[str, str]
+    priced: str | None  # the place of the first line that states a price
 
 
 # ---- what the request alone can break ----
@@ -144,7 +145,8 @@ def gather(lines: Sequence[Line], *, limits: Limits, at: int, currency: str | No
     items = _merged((), stated_items)
     if faults := list(_limit_faults((), items, pointers, limits)):
         raise InvalidRequest(faults)
-    return Additions(items=items, currency=stated, pointers=pointers)
+    priced = next((line.pointer for line in lines if line.unit_price is not None), None)
+    return Additions(items=items, currency=stated, pointers=pointers, priced=priced)
 
 
 def check_change(change: ItemChange, *, limits: Limits) -> None:
@@ -211,9 +213,8 @@ def add(cart: Cart | None, additions: Additions, *, limits: Limits, stamp: Stamp
     if cart is None:
         return _next(None, additions.items, additions.currency, stamp)
     pointers = additions.pointers
-    priced = [item.item_id for item in additions.items if item.unit_price is not None]
-    if priced:
-        _check_currency(cart, additions.currency, pointers[priced[0]])
+    if additions.priced is not None:
+        _check_currency(cart, additions.currency, additions.priced)
     items = _merged(cart.items, additions.items)
     _check_limits(cart, items, pointers, limits)
     return _next(cart, items, cart.currency or additions.currency, stamp)

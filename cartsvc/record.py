@@ -73,7 +73,7 @@ def decode(data: bytes) -> Record:
         raise RecordUnreadable
     try:
         return _decoder.decode(memoryview(data)[1:])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecordUnreadable from error
 
 

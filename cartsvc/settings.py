@@ -68,7 +68,7 @@ class Settings(Struct, frozen=True, kw_only=True):
                 max_option_value=_whole(env, "CARTSVC_MAX_OPTION_VALUE", limits.max_option_value, least=1, most=4096),
                 max_unit_price=_whole(env, "CARTSVC_MAX_UNIT_PRICE", limits.max_unit_price, least=1, most=10**12),
             ),
-            cors_origins=tuple(env.list("CARTSVC_CORS_ORIGINS", [], subcast=_origin) or ()),
+            cors_origins=_listed(env.str("CARTSVC_CORS_ORIGINS", "", validate=_check_origins) or ""),
             log_level=env.str("CARTSVC_LOG_LEVEL", "info", validate=OneOf(_LEVELS, error="must be one of {choices}")),
             warnings=(),
         )
@@ -92,12 +92,14 @@ def _check_store_url(url: str) -> None:
         raise ValidationError(message)
 
 
-def _origin(text: str) -> str:
-    origin = text.strip()
-    if not _ORIGIN.fullmatch(origin):
+def _check_origins(text: str) -> None:
+    if not all(_ORIGIN.fullmatch(origin) for origin in _listed(text)):
         message = "must be * or origins such as https://shop.example, separated by commas"
         raise ValidationError(message)
-    return origin
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple([each.strip() for each in text.split(",")]) if text.strip() else ()
 
 
 def _faults(messages_of: Any) -> Iterator[str]:  # noqa: ANN401 - a dict, whatever environs' types say
@@ -117,6 +119,7 @@ def _texts(messages: Any) -> Iterator[str]:  # noqa: ANN401 - marshmallow nests 
 def _warnings(known: Iterable[str], environ: Mapping[str, str]) -> Iterator[str]:
     names = list(known)
     for name in sorted(environ):
-        if name.startswith("CARTSVC_") and name not in names and not _KUBERNETES.fullmatch(name):
+        meant = name == "CARTSVC_PORT" and environ[name].isdigit()  # Kubernetes has tcp://... there
+        if name.startswith("CARTSVC_") and name not in names and (meant or not _KUBERNETES.fullmatch(name)):
             nearest = difflib.get_close_matches(name, names, n=1, cutoff=0)
             yield f"{name} is not a setting of cartsvc and has no effect; the nearest one is {nearest[0]}"

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from cartsvc.record import Record
 
-_MINUTE = 60_000  # milliseconds
+_SECOND, _MINUTE = 1_000, 60_000  # milliseconds
 _SLOTS = 150  # bytes a record takes in the two tables beside its key and its own bytes: measured, rounded up
+_SPARSE = 500  # bytes an entry of a set at which it is made anew: one that only grew has at most 130
 _A_FEW = 8  # expired records a write clears on its way
 
 
@@ -39,6 +40,7 @@ class MemoryStore(CartStore):
         # Who expires in which minute, and a heap of those minutes: a write finds expired records without a search.
         self._due: dict[int, set[str]] = {}
         self._minutes: list[int] = []
+        self._searched_at = 0  # when the minute that runs was last searched for want of room
 
     def get(self, user_id: str) -> Record | None:
         """Look the record up, without a lock."""
@@ -96,14 +98,22 @@ class MemoryStore(CartStore):
             self._due[minute] = set()
             heapq.heappush(self._minutes, minute)
         if old is not None:
-            self._due[old.expires_at // _MINUTE].discard(user_id)
+            self._forget(user_id, old)
         self._due[minute].add(user_id)
         self._records[user_id] = data
         self._used += growth
 
     def _drop(self, user_id: str, record: Record) -> None:
-        self._due[record.expires_at // _MINUTE].discard(user_id)
+        self._forget(user_id, record)
         self._used -= _cost(user_id, self._records.pop(user_id))
+
+    def _forget(self, user_id: str, record: Record) -> None:
+        """Take a record out of the index. A set keeps the memory of all it ever held: one grown sparse is made anew."""
+        minute = record.expires_at // _MINUTE
+        users = self._due[minute]
+        users.discard(user_id)
+        if sys.getsizeof(users) > _SPARSE * (len(users) + 1):
+            self._due[minute] = set(users)
 
     def _clear(self, now: int, most: int) -> None:
         """Drop at most ``most`` records of the minutes that are over."""
@@ -118,7 +128,10 @@ class MemoryStore(CartStore):
             del self._due[heapq.heappop(self._minutes)]
 
     def _clear_this_minute(self, now: int) -> None:
-        """Drop the expired records of the minute that is not over."""
+        """Drop the expired records of the minute that is not over; at most once a second, for it is a search."""
+        if abs(now - self._searched_at) < _SECOND:
+            return
+        self._searched_at = now
         for user_id in list(self._due.get(now // _MINUTE, ())):
             record = records.decode(self._records[user_id])
             if record.expires_at <= now:
