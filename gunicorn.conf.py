@@ -11,11 +11,14 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+import gevent
+
 from cartsvc.errors import SettingsError
 from cartsvc.settings import Settings
 
 if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter
+    from gunicorn.workers.base import Worker
 
 try:
     settings = Settings.from_env()
@@ -79,6 +82,19 @@ def on_starting(server: Arbiter) -> None:
             "carts in one process: with more, each would have carts of its own. Set WEB_CONCURRENCY=1, or leave it and "
             "--workers out."
         )
+
+
+def post_request(_worker: Worker, _request: object, _environ: object, _response: object) -> None:
+    """Let the other connections' coroutines run: one whose next request is there already would go on for ever."""
+    if worker_class == "gevent":
+        gevent.sleep(0)
+
+
+def pre_exec(server: Arbiter) -> None:
+    """Undo a USR2 signal's second server beside this one, for the reason above."""
+    if _ONE_PROCESS:
+        server.log.warning("memory:// keeps carts in one process: no second server is started")
+        os._exit(1)
 
 
 def nworkers_changed(server: Arbiter, new: int, old: int | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 import time
 from functools import partial
@@ -51,12 +52,17 @@ def create_app(settings: Settings | None = None, *, store: CartStore | None = No
     if settings.cors_origins:
         CORS(
             app,
-            origins=list(settings.cors_origins),
+            origins=[_pattern(origin) for origin in settings.cors_origins],
             allow_headers=_REQUEST_HEADERS,
             expose_headers=_RESPONSE_HEADERS,
             max_age=_PREFLIGHT_SECONDS,
         )
     return app
+
+
+def _pattern(origin: str) -> str | re.Pattern[str]:
+    """The origin and no other: flask-cors takes the brackets of an IPv6 address for a pattern, and lets others in."""
+    return origin if origin == "*" else re.compile(re.escape(origin) + r"\Z", re.IGNORECASE)
 
 
 def _clock() -> int:

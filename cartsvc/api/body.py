@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from flask import Request
     from marshmallow import ValidationError
 
-_MOST_FAULTS = 20  # in one answer
 _MOST_CHARACTERS = 200  # of one pointer: it may quote a name that the caller made up
 
 
@@ -35,18 +33,26 @@ class BodyParser(FlaskParser):
     def handle_error(self, error: ValidationError, *_args: object, **_kwargs: object) -> NoReturn:
         """Name every fault that marshmallow found and its place in the body."""
         messages = error.messages_dict["json"]  # webargs files them under where the arguments came from
-        raise InvalidRequest(islice(_faults(messages, ""), _MOST_FAULTS)) from error
+        raise InvalidRequest(_faults(messages, "")) from error
 
 
 def _data(req: Request) -> bytes:
-    """The whole body. Raises RequestEntityTooLarge."""
+    """The whole body. Raises RequestEntityTooLarge, and BadRequest when the client went away in the middle of it.
+
+    Werkzeug's own stream is not used: it cuts a chunked body off at its limit without a word, and what is left may well
+    be JSON; and it takes 18 of a POST's 150 microseconds.
+    """
     limit = current_app.config["MAX_CONTENT_LENGTH"]
-    if req.content_length is None:
-        # Werkzeug cuts a chunked body off at its limit without a word, and what is left may well be JSON.
-        req.max_content_length = limit + 1
-    data = req.get_data(cache=False)
+    announced = req.content_length
+    if announced is not None and announced > limit:
+        raise RequestEntityTooLarge
+    if announced is None and not req.environ.get("wsgi.input_terminated"):
+        return b""  # neither a length nor chunks: no body, and reading would wait for one
+    data: bytes = req.environ["wsgi.input"].read(limit + 1 if announced is None else announced)
     if len(data) > limit:
         raise RequestEntityTooLarge
+    if announced is not None and len(data) < announced:
+        raise BadRequest("The body ended before its Content-Length.")
     return data
 
 
@@ -55,10 +61,12 @@ def parse_json(data: bytes) -> Any:  # noqa: ANN401 - whatever JSON holds
     try:
         # The stricter reader first: it refuses NaN, a byte order mark, lone surrogates and numbers out of range.
         msgspec.json.decode(data)
-        return json.loads(data, object_pairs_hook=_object)
+        return _decoder.decode(data.decode())
     except RecursionError:
         raise BadRequest("The body is nested too deeply.") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise BadRequest("The body is not UTF-8.") from None
+    except msgspec.DecodeError as error:
         raise BadRequest(f"The body is not JSON: {error}") from None
 
 
@@ -72,8 +80,15 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _faults(messages: Any, place: str) -> Iterator[Fault]:  # noqa: ANN401 - marshmallow nests dicts and lists of texts
     if isinstance(messages, dict):
         for key, nested in messages.items():
-            step = "" if key == "_schema" else "/" + str(key).replace("~", "~0").replace("/", "~1")
+            step = (
+                ""
+                if key == "_schema" and nested != ["Unknown field."]
+                else "/" + str(key).replace("~", "~0").replace("/", "~1")
+            )
             yield from _faults(nested, place + step)
     else:
         for message in messages:
             yield Fault(place[:_MOST_CHARACTERS], message)
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_object)  # json.loads would make one at each call

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from flask import Response, current_app, request
 
-from cartsvc.api.answers import cart_answer, item_answer
+from cartsvc.api.answers import cart_answer, empty_answer, item_answer
 from cartsvc.api.blueprint import ETAG, Blueprint, answers
 from cartsvc.api.schemas import (
     CART,
@@ -103,7 +103,7 @@ def delete_cart(user_id: str) -> Response:
     404 when there is none; on a retry that means: it is done.
     """
     _service().remove(user_id)
-    return Response(status=204)
+    return empty_answer()
 
 
 @blp.route("/<user_id>/items", methods=["POST"], parameters=[_USER_ID])

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from werkzeug.exceptions import HTTPException
 
 MEDIA_TYPE = "application/problem+json"
+_MOST_FAULTS = 20  # in one answer, which must not be a multiple of the request
 _KEPT = ("Allow", "Retry-After", "WWW-Authenticate")  # headers of an error that are part of what it says
 
 
@@ -60,7 +61,7 @@ _DETAILS = {
 def of_error(error: errors.CartsvcError) -> Response:
     """The answer to an error of ours."""
     kind = next(OF_ERROR[each] for each in type(error).__mro__ if each in OF_ERROR)
-    faults = getattr(error, "faults", ())
+    faults = getattr(error, "faults", ())[:_MOST_FAULTS]
     if not faults:
         return answer(kind, str(error))
     return answer(kind, "; ".join(dict.fromkeys(fault.detail for fault in faults)), faults=faults)

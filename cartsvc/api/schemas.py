@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from marshmallow import RAISE, Schema, fields, post_load
+from marshmallow import RAISE, Schema, ValidationError, fields, post_load
 from marshmallow.validate import Length
 from msgspec import structs
 
@@ -120,6 +120,22 @@ class StatusSchema(_Strict):
 # ---- requests ----
 
 
+class _Texts(fields.Dict):
+    """Names and texts. A fault stands at its name; marshmallow's Dict has one more step there."""
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - marshmallow's own
+        super().__init__(keys=fields.String(), values=fields.String(), **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - marshmallow's own
+        try:
+            return super()._deserialize(value, attr, data, **kwargs)  # type: ignore[no-untyped-call] # it has no types
+        except ValidationError as error:
+            if not isinstance(error.messages, dict):
+                raise
+            told = {name: texts for name, of in error.messages.items() for texts in of.values()}
+            raise ValidationError(told) from error
+
+
 class PriceSchema(_Strict):
     """The members that adding and changing an item share."""
 
@@ -137,9 +153,7 @@ class NewItemSchema(PriceSchema):
 
     product_id = _text(minLength=1, maxLength=MAX_PRODUCT_ID, description="Printable characters.", examples=["sku-1"])
     quantity = _whole(minimum=1, examples=[2])
-    options = fields.Dict(
-        keys=fields.String(),
-        values=fields.String(),
+    options = _Texts(
         allow_none=True,
         metadata={"description": "Size, colour, ...: the same product with other options is another item."},
     )

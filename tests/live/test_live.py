@@ -186,6 +186,14 @@ def test_ttin_adds_no_process(server: Server) -> None:
     assert sorted(totals) == list(range(2, 18))
 
 
+def test_usr2_starts_no_second_server(server: Server) -> None:
+    """The signal that starts a new gunicorn beside the running one starts none: there is one set of carts."""
+    server.process.send_signal(signal.SIGUSR2)
+    server.wait_for_log("no second server is started")
+    totals = at_once(16, server.url, lambda each, _: each.add("alice").body["total_quantity"])
+    assert sorted(totals) == list(range(1, 17))
+
+
 def test_an_unknown_setting_is_told() -> None:
     """A slip in a variable's name is told in the log with the nearest setting; Kubernetes' variables are not."""
     with serve(CARTSVC_CART_TLL="5", CARTSVC_SERVICE_HOST="10.0.0.1") as slipped:

@@ -1,0 +1,132 @@
+"""The one client through which the API suite talks: it checks every answer against the app's own /openapi.json."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from flask.testing import FlaskClient
+from msgspec import structs
+from openapi import PROBLEM, Contract, parse
+
+from cartsvc import create_app
+from cartsvc.settings import Settings
+from cartsvc.stores.base import CartStore, Reach
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import ClassVar
+
+    from werkzeug.test import TestResponse
+
+    from cartsvc.record import Record
+
+JSON = "application/json"
+_contract = functools.cache(Contract)  # most apps have the same document
+_LEAK = re.compile(r"Traceback|\.py\b|site-packages|codec can't|object at 0x|Error\b")
+
+
+class Client(FlaskClient):
+    """Flask's test client; a request whose answer is not as documented raises AssertionError."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.contract = _contract(super().open("/openapi.json", buffered=True).data)
+
+    def open(self, *args: Any, **kwargs: Any) -> TestResponse:
+        """Ask, and check the answer."""
+        # Buffered: the files of the pages are closed, whoever reads them.
+        response = super().open(*args, **{"buffered": True} | kwargs)
+        self.contract.check(response, sent=_sent(kwargs))
+        _check_everywhere(response)
+        return response
+
+
+class RaisingStore(CartStore):
+    """A store that is there to fail: it raises ``error`` whatever it is asked."""
+
+    reach: ClassVar[Reach] = Reach.PROCESS
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def get(self, user_id: str) -> Record | None:  # noqa: ARG002 - the contract's
+        """Raise."""
+        raise self._error
+
+    def update(self, user_id: str, change: Callable[..., Any]) -> Any:  # noqa: ARG002 - the contract's
+        """Raise."""
+        raise self._error
+
+    def scan(self) -> Iterator[tuple[str, Record]]:
+        """Raise."""
+        raise self._error
+
+    def ping(self) -> None:
+        """Raise."""
+        raise self._error
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def make_client(*, store: CartStore | None = None, **settings: Any) -> Client:
+    """A client of an app of its own: with the default settings but for these, whatever the environment says."""
+    with mock.patch.dict(os.environ, clear=True):
+        defaults = Settings.from_env()
+    app = create_app(structs.replace(defaults, **settings), store=store)
+    app.test_client_class = Client
+    client = app.test_client()
+    assert isinstance(client, Client)
+    return client
+
+
+def problem(response: TestResponse) -> tuple[int, str]:
+    """The status and the slug of a problem."""
+    assert response.mimetype == PROBLEM, response.data
+    return response.status_code, parse(response.data)["type"].removeprefix("urn:cartsvc:problem:")
+
+
+def pointers(response: TestResponse) -> list[str]:
+    """Where a problem says that the faults are."""
+    return [fault["pointer"] for fault in parse(response.data)["errors"]]
+
+
+def _sent(arguments: dict[str, Any]) -> object:
+    if "json" in arguments:
+        return arguments["json"]
+    try:
+        return json.loads(arguments["data"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None  # whatever was sent is no JSON
+
+
+def _check_everywhere(response: TestResponse) -> None:
+    """What the contract promises of every answer and no schema can say."""
+    assert response.headers.getlist("X-Content-Type-Options") == ["nosniff"]
+    path, status = response.request.path, response.status_code
+    if path.startswith("/cart/") and status in {200, 201, 304} and response.request.method != "OPTIONS":
+        assert response.headers.getlist("Cache-Control") == ["private, no-cache"]
+    if response.mimetype == PROBLEM and response.data:
+        detail = parse(response.data)["detail"]
+        assert not _LEAK.search(detail), f"leaks what only the log may know: {detail}"
+    elif response.mimetype == JSON and response.data and "items" in (cart := parse(response.data)):
+        _check_sums(cart)
+
+
+def _check_sums(cart: dict[str, Any]) -> None:
+    items = cart["items"]
+    prices = [item["unit_price"] for item in items]
+    lines = [None if price is None else price * item["quantity"] for price, item in zip(prices, items, strict=True)]
+    assert [item["line_total"] for item in items] == lines
+    assert cart["item_count"] == len({item["item_id"] for item in items}) == len(items)
+    assert cart["total_quantity"] == sum(item["quantity"] for item in items)
+    assert (cart["currency"] is None) == all(price is None for price in prices)
+    if None in lines:
+        assert cart["subtotal"] is None
+    else:
+        assert cart["subtotal"] == sum(lines)

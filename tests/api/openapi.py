@@ -1,0 +1,144 @@
+"""Holds answers against an OpenAPI 3.1 document: the path, the method, the status, the headers, the body."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from jsonschema import Draft202012Validator
+from referencing import Registry
+from referencing.jsonschema import DRAFT202012
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from werkzeug.test import TestResponse
+
+PROBLEM = "application/problem+json"
+FORMATS = Draft202012Validator.FORMAT_CHECKER
+
+# Served, and no part of what /openapi.json describes: itself, and the pages for people.
+UNDOCUMENTED = re.compile(r"/|/openapi\.json|/swagger-ui|/swagger-ui/.+")
+
+_BASE = "urn:openapi"  # the document's own name: its references are resolved against it wherever they stand
+_TELLING = ("ETag", "Location", "Retry-After")  # clients act on these: an answer that has one is documented to
+
+
+class Contract:
+    """What a document promises. The methods raise AssertionError at what breaks it."""
+
+    def __init__(self, document: bytes) -> None:
+        self.document: dict[str, Any] = parse(document)
+        self._registry = Registry().with_resource(_BASE, DRAFT202012.create_resource(self.document))
+        self._templates = {
+            template: re.compile("[^/]+".join(map(re.escape, re.split(r"\{\w+\}", template))))
+            for template in self.document["paths"]
+        }
+
+    def check(self, response: TestResponse, *, sent: object = None) -> None:
+        """Hold an answer against the document; and what was ``sent``, as parsed JSON, if it was accepted."""
+        method, path, status = response.request.method, response.request.path, response.status_code
+        template = self._template(path)
+        if UNDOCUMENTED.fullmatch(path) and status in {200, 302, 304}:
+            return
+        if template is None:
+            assert status in ({404, 405} if UNDOCUMENTED.fullmatch(path) else {404}), f"{method} {path}: {status}"
+            self._check_problem(response)
+        elif method == "OPTIONS":
+            assert (status, response.data) == (200, b"")
+            assert "OPTIONS" in response.allow
+        elif (name := "get" if method == "HEAD" else method.lower()) not in self.document["paths"][template]:
+            assert status == 405, f"{method} {path} is not documented and answers {status}"
+            self._check_problem(response)
+        else:
+            self._check_documented(response, ("paths", template, name), sent)
+
+    def resolve(self, *steps: str) -> tuple[tuple[str, ...], Any]:
+        """What stands there in the document, and where it really stands if that is a reference."""
+        found = self._registry.resolver(_BASE).lookup(_pointer(steps)).contents
+        if "$ref" not in found:
+            return steps, found
+        return self.resolve(*(_unescaped(step) for step in found["$ref"].removeprefix("#/").split("/")))
+
+    def validate(self, value: object, *steps: str) -> None:
+        """Hold a value against the schema that stands there in the document."""
+        errors = [f"{error.json_path}: {error.message}" for error in self._validator(steps).iter_errors(value)]
+        assert not errors, f"not what {'/'.join(steps)} says: {errors}"
+
+    @functools.cache  # noqa: B019 - a contract lives as long as the tests
+    def _validator(self, steps: tuple[str, ...]) -> Draft202012Validator:
+        schema = {"$ref": _BASE + _pointer(steps)}
+        return Draft202012Validator(schema, registry=self._registry, format_checker=FORMATS)
+
+    def _template(self, path: str) -> str | None:
+        return next((each for each, pattern in self._templates.items() if pattern.fullmatch(path)), None)
+
+    def _check_documented(self, response: TestResponse, steps: tuple[str, ...], sent: object) -> None:
+        method, status = response.request.method, str(response.status_code)
+        where = f"{method} {response.request.path}"
+        _, operation = self.resolve(*steps)
+        assert status in operation["responses"], f"{where}: {status} is not documented"
+        place, documented = self.resolve(*steps, "responses", status)
+        body = self._check_body(response, place, documented.get("content", {}))
+        headers = documented.get("headers", {})
+        absent_cart = isinstance(body, dict) and body.get("version") == 0
+        for name in headers:
+            if name in response.headers:
+                self.validate(response.headers[name], *place, "headers", name, "schema")
+            else:
+                assert (name == "ETag" and absent_cart) or method == "HEAD", f"{where}: {status} without {name}"
+        undocumented = [name for name in _TELLING if name in response.headers and name not in headers]
+        assert undocumented == [], f"{where}: {status} with {undocumented}"
+        if response.status_code < 300 and "requestBody" in operation:
+            self.validate(sent, *steps, "requestBody", "content", "application/json", "schema")
+
+    def _check_body(self, response: TestResponse, place: tuple[str, ...], content: Mapping[str, Any]) -> object:
+        if not content:
+            assert response.data == b""
+            return None
+        assert response.mimetype in content, f"{response.mimetype} is not documented"
+        if response.request.method == "HEAD":
+            assert response.data == b""
+            return None
+        body = parse(response.data)
+        self.validate(body, *place, "content", response.mimetype, "schema")
+        if response.mimetype == PROBLEM:
+            self._check_problem(response)
+        return body
+
+    def _check_problem(self, response: TestResponse) -> None:
+        assert response.mimetype == PROBLEM
+        if response.status_code == 405:
+            assert response.allow
+        if response.request.method == "HEAD":
+            assert response.data == b""
+            return
+        problem = parse(response.data)
+        self.validate(problem, "components", "schemas", "Problem")
+        assert problem["status"] == response.status_code
+        assert re.fullmatch(r"urn:cartsvc:problem:[a-z]+(-[a-z]+)*", problem["type"])
+
+
+def parse(text: bytes) -> Any:
+    """The value of JSON as this service writes it: no name twice, and no number but whole ones."""
+    return json.loads(text, object_pairs_hook=_object, parse_float=_refuse, parse_constant=_refuse)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    assert sorted(names) == sorted(set(names)), "a name stands twice in one object"
+    return dict(pairs)
+
+
+def _refuse(number: str) -> NoReturn:
+    raise AssertionError(f"{number} is no whole number")
+
+
+def _pointer(steps: tuple[str, ...]) -> str:
+    return "#" + "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in steps)
+
+
+def _unescaped(step: str) -> str:
+    return step.replace("~1", "/").replace("~0", "~")
