@@ -1,0 +1,206 @@
+"""The container as a user gets it: `docker compose up` of the real files, on the real port."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from compose import docker, inspect
+
+from cartsvc.settings import Settings
+
+if TYPE_CHECKING:
+    import httpx
+    from compose import Project
+
+pytestmark = pytest.mark.container
+
+_ROOT = Path(__file__).parent.parent.parent
+_BASE = "python:3.13-slim"
+_MIB = 2**20
+
+
+def test_it_answers_on_the_published_port(client: httpx.Client) -> None:
+    """Add, get and delete work from outside, as in a shop."""
+    added = client.post("/cart/alice", json={"product_id": "sku-1", "quantity": 2})
+    assert (added.status_code, added.json()["total_quantity"]) == (200, 2)
+    assert client.get("/cart/alice").json() == added.json()
+    assert client.delete("/cart/alice").status_code == 204
+    assert client.get("/cart/alice").json()["version"] == 0
+
+
+def test_its_pages_are_in_the_image(client: httpx.Client) -> None:
+    """Swagger UI, its script and the document it shows are served: nothing of the package was left out."""
+    for path in ("/swagger-ui", "/swagger-ui/start.js", "/swagger-ui/swagger-ui-bundle.js", "/openapi.json"):
+        assert (path, client.get(path).status_code) == (path, 200)
+
+
+def test_a_neighbour_reaches_it_by_name(service: Project, client: httpx.Client) -> None:
+    """Another container of the network adds to http://cart-service:8080, and the published port shows the same cart."""
+    script = """
+import urllib.request
+body, headers = b'{"product_id": "sku-1", "quantity": 3}', {"Content-Type": "application/json"}
+request = urllib.request.Request("http://cart-service:8080/cart/neighbour", body, headers)
+print(urllib.request.urlopen(request).status)
+"""
+    said = docker("run", "--rm", "--network", service.network, _BASE, "python", "-c", script).stdout
+    assert said == "200\n"
+    assert client.get("/cart/neighbour").json()["total_quantity"] == 3
+
+
+def test_the_health_check_asks_the_service(service: Project) -> None:
+    """It passes where the service listens, and fails where nothing does."""
+    _, *check = inspect("image", service.image)["Config"]["Healthcheck"]["Test"]
+    service.execute(*check)
+    elsewhere = service.execute(*check, env="PORT=1", expected=1)
+    assert "ConnectionRefusedError" in elsewhere.stderr
+
+
+def test_nothing_can_be_written(service: Project) -> None:
+    """The root file system is read-only: for root too, and in the directories that are everyone's."""
+    script = """
+import errno
+for directory in ("/", "/app", "/opt/venv", "/tmp", "/var/tmp", "/usr/local/bin"):
+    try:
+        open(directory + "/written", "w")
+        print(directory, "can be written")
+    except OSError as error:
+        print(directory, errno.errorcode[error.errno])
+"""
+    for user in ("10001", "0"):
+        said = service.execute("python", "-c", script, user=user).stdout
+        assert [line for line in said.splitlines() if not line.endswith(" EROFS")] == []
+        assert said.count("EROFS") == 6
+
+
+def test_the_first_process_may_nothing(service: Project) -> None:
+    """The first process is gunicorn itself: user 10001, no capability that it has or could get, no new privileges."""
+    status = dict(line.split(":\t", 1) for line in service.execute("cat", "/proc/1/status").stdout.splitlines())
+    assert status["Name"] == "gunicorn"
+    assert (set(status["Uid"].split()), set(status["Gid"].split())) == ({"10001"}, {"10001"})
+    assert {name: int(mask, 16) for name, mask in status.items() if name.startswith("Cap")} == {
+        "CapInh": 0,
+        "CapPrm": 0,
+        "CapEff": 0,
+        "CapBnd": 0,
+        "CapAmb": 0,
+    }
+    assert status["NoNewPrivs"] == "1"
+
+
+def test_memory_and_processes_are_limited(service: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is room above what the memory store may take, and an end to both."""
+    monkeypatch.delenv("CARTSVC_MEMORY_LIMIT", raising=False)
+    host = service.state()["HostConfig"]
+    # A store emptied and filled anew took 1.5 times its limit (docker-compose.yml says how); the server 50 MiB.
+    assert 1.5 * Settings.from_env().memory_limit + 128 * _MIB <= host["Memory"] <= 2048 * _MIB
+    assert 0 < host["PidsLimit"] <= 1024
+
+
+def test_the_image_is_small(project: Project) -> None:
+    """It adds less than 120 MB to its base."""
+    assert inspect("image", project.image)["Size"] - inspect("image", _BASE)["Size"] < 120_000_000
+
+
+def test_the_image_holds_what_it_needs_and_no_more(project: Project) -> None:
+    """The app, no compiler, no package cache; nothing else of the directory it was built in."""
+    compilers = ("cc", "c++", "gcc", "g++", "clang", "cc1", "ld", "make")
+    names = [part for name in compilers for part in ("-name", name, "-o", "-name", f"*-linux-*-{name}*", "-o")]
+    search = ["find", "/", "-xdev", "-not", "-type", "d", "(", *names, "-path", "*/.cache/*", ")"]
+    assert docker("run", "--rm", "--user", "0", project.image, *search).stdout == ""
+    held = docker("run", "--rm", project.image, "ls", "-A", "/app").stdout.split()
+    assert held == ["LICENSE", "__pycache__", "cartsvc", "gunicorn.conf.py", "wsgi.py"]
+
+
+def test_a_start_compiles_nothing(project: Project) -> None:
+    """All that a start imports is in the image as bytecode: a read-only file system could not keep it."""
+    started = project.run("python", "-v", "-c", "import gunicorn.workers.ggevent, wsgi")
+    assert "code object from '/app/cartsvc/" in started.stderr
+    assert re.findall(r"code object from (/\S+)", started.stderr) == []  # a path in quotes is bytecode's
+
+
+def test_labels_tell_what_it_is(project: Project) -> None:
+    """The image carries the project's name, version, description and licence, as pyproject.toml has them."""
+    stated = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]
+    labels = inspect("image", project.image)["Config"]["Labels"]
+    prefix = "org.opencontainers.image."
+    assert {name: labels[prefix + name] for name in ("title", "version", "description", "licenses")} == {
+        "title": stated["name"],
+        "version": stated["version"],
+        "description": stated["description"],
+        "licenses": stated["license"],
+    }
+
+
+def test_settings_pass_through(project: Project) -> None:
+    """Each setting of the shell's reaches the service; one that is not set stays unset, and is not set to nothing."""
+    listed = re.findall(r"^ +- ([A-Z_]+_[A-Z_]+)$", (_ROOT / "docker-compose.yml").read_text(), re.MULTILINE)
+    assert "CARTSVC_CORS_ORIGINS" in listed  # tests/test_docs.py holds the list to the settings there are
+    assert _ours(project.run("env").stdout) == {}
+    settings = dict.fromkeys(listed, "1")
+    assert _ours(project.run("env", **settings).stdout) == settings
+
+
+def test_a_wrong_setting_stops_the_start(project: Project) -> None:
+    """The exit code says so, and the message names every fault, without a traceback."""
+    wrong = {"CARTSVC_MAX_ITEMS": "many", "CARTSVC_CART_TTL": "0"}
+    ended = project.run(expected=1, **wrong)
+    said = ended.stdout + ended.stderr
+    assert "CARTSVC_MAX_ITEMS='many'" in said
+    assert "CARTSVC_CART_TTL='0'" in said
+    assert "Traceback" not in said
+
+
+def test_a_killed_first_process_comes_back(service: Project, client: httpx.Client) -> None:
+    """When it is killed from outside, Docker starts it again by itself, and it becomes healthy and serves."""
+    before = service.state()
+    pid = before["State"]["Pid"]
+    # Not `docker kill`, which counts as a stop that is wanted; and in its own PID namespace nobody can kill process 1.
+    docker("run", "--rm", "--pid", "host", _BASE, "python", "-c", f"import os; os.kill({pid}, {signal.SIGKILL:d})")
+    after = service.wait_until(
+        lambda state: state["RestartCount"] > before["RestartCount"] and state["State"]["Health"]["Status"] == "healthy"
+    )
+    assert (after["Id"], after["RestartCount"]) == (before["Id"], before["RestartCount"] + 1)
+    assert after["State"]["Pid"] != pid
+    assert client.post("/cart/alice", json={"product_id": "sku-1", "quantity": 1}).status_code == 200
+
+
+def test_down_stops_it_cleanly(service: Project, client: httpx.Client) -> None:
+    """With an idle connection open, `docker compose down` ends it with exit code 0."""
+    assert client.get("/healthz").status_code == 200
+    assert _exit_code_of_down(service) == 0
+
+
+def test_down_waits_longer_than_the_slowest_request(service: Project) -> None:
+    """A client that never finishes its body holds a stop up for the graceful time-out, and still nothing is killed.
+
+    Were the grace period shorter, Docker's SIGKILL would make it exit code 137.
+    """
+    head = b"POST /cart/alice HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n"
+    with socket.create_connection(("127.0.0.1", 8080), 10) as connection:
+        connection.sendall(head + b"Expect: 100-continue\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 100 ")  # the worker has begun to read the body
+        assert _exit_code_of_down(service) == 0
+
+
+def _exit_code_of_down(service: Project) -> int:
+    """Take the project down, and tell how its first process ended."""
+    waiting = subprocess.Popen(["docker", "wait", service.container()], stdout=subprocess.PIPE, text=True)
+    try:
+        service.compose("down")
+        said, _ = waiting.communicate(timeout=10)
+        return int(said)
+    finally:
+        waiting.kill()
+        waiting.wait()
+
+
+def _ours(environment: str) -> dict[str, str]:
+    variables = dict(line.split("=", 1) for line in environment.splitlines())
+    return {name: value for name, value in variables.items() if name.startswith(("CARTSVC_", "WEB_", "PORT"))}
