@@ -1,0 +1,271 @@
+"""Holds README.md and docs/ to the code: a route, a setting, an error or an answer that is not so fails here."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from environs import Env
+from servers import serve
+
+from cartsvc import create_app
+from cartsvc.api.problems import OF_ERROR, OF_STATUS
+from cartsvc.api.schemas import CART, ITEM
+from cartsvc.errors import SettingsError
+from cartsvc.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_ROOT = Path(__file__).parent.parent
+_README = (_ROOT / "README.md").read_text()
+_PAGES = sorted([*_ROOT.glob("*.md"), *_ROOT.glob("docs/**/*.md")])
+
+_CODE = re.compile(r"`([^`]+)`")
+_UNITS = {"": 1, "second": 1, "days": 86_400, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50}
+
+
+def _tables(heading: str) -> list[list[list[str]]]:
+    """The tables below this heading of the README: their rows of cells, without the two lines that head each."""
+    section = re.split(r"^## ", _README.split(f"\n## {heading}\n")[1], flags=re.MULTILINE)[0]
+    tables = re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE)
+    return [[[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines()[2:]] for table in tables]
+
+
+# ---- calls and carts ----
+
+
+def test_the_table_of_calls_is_what_the_app_routes() -> None:
+    """Every route stands in the README with its method, and the README names no other."""
+    (table,) = _tables("The calls")
+    told = [call for row in table for call in _CODE.findall(row[0])]
+    routed = [
+        f"{method} {_path(rule.rule)}"
+        for rule in create_app().url_map.iter_rules()
+        for method in rule.methods or ()
+        if method not in {"HEAD", "OPTIONS"}
+    ]
+    assert sorted(told) == sorted(routed)
+
+
+def _path(rule: str) -> str:
+    """A route as OpenAPI writes it: "/cart/{user_id}"."""
+    return re.sub(r"<(?:[^<>]*:)?(\w+)>", r"{\1}", rule)
+
+
+def test_the_tables_of_members_are_what_answers_hold() -> None:
+    """Every member of a cart and of an item is explained, in the order in which answers have them."""
+    told = [[name for row in table for name in _CODE.findall(row[0])] for table in _tables("The cart")]
+    assert told == [list(CART.fields), list(ITEM.fields)]
+
+
+def test_the_table_of_errors_is_the_one_of_problems() -> None:
+    """Every kind of problem stands in the README with its status, and the README names no other."""
+    (table,) = _tables("Errors")
+    told = [(int(status), slug) for status, slug, _ in table]
+    kinds = [(kind.status, f"`{kind.slug}`") for kind in (*OF_ERROR.values(), *OF_STATUS.values())]
+    assert sorted(told) == sorted(kinds)
+
+
+# ---- settings ----
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("CARTSVC_") or name in {"PORT", "WEB_CONCURRENCY"}]:
+        monkeypatch.delenv(name)
+
+
+def test_the_table_of_settings_has_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What from_env() asks the environment for is what the README lists, once each."""
+    made: list[Env] = []
+
+    def remembered(*, eager: bool) -> Env:
+        made.append(Env(eager=eager))
+        return made[-1]
+
+    monkeypatch.setattr("cartsvc.settings.Env", remembered)
+    Settings.from_env()
+    assert sorted(name for name, *_ in _settings()) == sorted(made[0].dump())
+
+
+def _settings() -> list[tuple[str, str, str]]:
+    """Name, default and bounds of each setting, as the README has them."""
+    (table,) = _tables("Settings")
+    return [(name.strip("`"), default, bounds) for name, default, _, bounds in table]
+
+
+def test_compose_passes_on_every_setting_but_the_port() -> None:
+    """As the README says: what is set where `docker compose up` is called reaches the service."""
+    passed = re.findall(r"^ +- ([A-Z_]+)$", (_ROOT / "docker-compose.yml").read_text(), re.MULTILINE)
+    settings = {name for name, *_ in _settings()}
+    assert settings - set(passed) == {"PORT"}
+
+
+_each_setting = pytest.mark.parametrize(("name", "default", "bounds"), _settings(), ids=lambda cell: cell.split()[0])
+
+
+@_each_setting
+def test_a_default_is_the_one_told(name: str, default: str, bounds: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Setting a setting to what the README calls its default changes nothing; to something else, it does."""
+    unset = Settings.from_env()
+    allowed = _allowed(bounds)
+    if default == "unset":
+        changed = _changed(unset, _with(monkeypatch, name, allowed[0]))
+        assert [bool(value) for value in changed] == [False]
+    else:
+        value, *others = _CODE.findall(default)
+        assert others == []
+        for size in re.findall(r"\((.+)\)", default):
+            assert _number(size) == int(value)
+        assert _with(monkeypatch, name, value) == unset
+        for other in set(allowed) - {value}:
+            assert _with(monkeypatch, name, other) != unset
+
+
+@_each_setting
+def test_bounds_are_those_told(name: str, default: str, bounds: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001 - a row is a row
+    """What the README allows is taken, and what is just outside is refused, in the README's words."""
+    for value in _allowed(bounds):
+        _with(monkeypatch, name, value)
+    if span := _span(bounds):
+        least, most = span
+        outside, told = (least - 1, most + 1), f"a whole number from {least} to {most}"
+    else:
+        outside, told = ("wrong",), bounds.replace("`", "")
+    for value in outside:
+        with pytest.raises(SettingsError) as refused:
+            _with(monkeypatch, name, str(value))
+        assert refused.value.faults == (f"{name}='{value}': must be {told}",)
+
+
+def _with(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> Settings:
+    monkeypatch.setenv(name, value)
+    return Settings.from_env()
+
+
+def _changed(before: Settings, after: Settings) -> Iterator[object]:
+    """The earlier values of the settings that are not as they were."""
+    for field in Settings.__struct_fields__:
+        if getattr(before, field) != getattr(after, field):
+            yield getattr(before, field)
+
+
+def _allowed(bounds: str) -> list[str]:
+    return [str(bound) for bound in _span(bounds)] or _CODE.findall(bounds)
+
+
+def _span(bounds: str) -> list[int]:
+    """Both ends of "1 KiB to 16 MiB"; nothing when it is no such cell."""
+    ends = re.fullmatch(r"([\d,]+ ?\w*) to ([\d,]+ ?\w*)", bounds)
+    return [_number(end) for end in ends.groups()] if ends else []
+
+
+def _number(text: str) -> int:
+    digits, _, unit = text.partition(" ")
+    return int(digits.replace(",", "")) * _UNITS[unit]
+
+
+# ---- the tour ----
+
+_MASKS = (
+    (re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"), "(time)"),
+    (re.compile(r'^ETag: "[\w-]{16}"$', re.MULTILINE), "ETag: (tag)"),
+    (re.compile(r"^Date: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT$", re.MULTILINE), "Date: (date)"),
+    (re.compile(r"^Server: .+$", re.MULTILINE), "Server: (server)"),
+)
+
+
+def _steps() -> Iterator[tuple[str, str]]:
+    """Each command of the README's console blocks, and what it shows below it."""
+    for block in re.findall(r"^```console\n(.*?)^```$", _README, re.MULTILINE | re.DOTALL):
+        start, *steps = re.split(r"^\$ ", block, flags=re.MULTILINE)
+        assert start == ""
+        for step in steps:
+            command = re.match(r"(?:.*\\\n)*.*\n", step)
+            assert command is not None
+            yield command[0].rstrip("\n"), step[command.end() :]
+
+
+def test_the_tour_shows_what_happens(tmp_path: Path) -> None:
+    """Each command, run against a fresh server, answers what the README shows, but for times, tags and server."""
+    steps = list(_steps())
+    assert [command for command, _ in steps if not command.startswith("curl ")] == []
+    # Neither a .curlrc nor a proxy of whoever runs the tests has a say.
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "NO_PROXY": "*"}
+    with serve() as server:
+        here = server.url.removeprefix("http://")
+        for command, shown in steps:
+            answered = subprocess.run(
+                ["bash", "-c", command.replace("localhost:8080", here)],
+                cwd=tmp_path,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=30,
+                check=True,
+            )
+            assert _masked(answered.stdout) == _masked(shown), command
+
+
+def _masked(output: str) -> str:
+    for pattern, mask in _MASKS:
+        output = pattern.sub(mask, output)
+    return output.rstrip("\n")  # JSON answers end without one, answers without a body with an empty line
+
+
+def test_the_tour_goes_everywhere() -> None:
+    """The tour uses every method that carts have, and meets an error."""
+    commands = [command for command, _ in _steps()]
+    stated = {method for command in commands for method in re.findall(r"-X (\w+)", command)}
+    assert stated == {"PUT", "PATCH", "DELETE"}
+    assert any("urn:cartsvc:problem:" in shown for _, shown in _steps())
+
+
+# ---- commands and links ----
+
+
+def test_the_commands_are_those_of_the_makefile() -> None:
+    """Every `make` command that a page names is there, and docs/contributing.md names them all."""
+    targets = re.findall(r"^([a-z-]+):.*## ", (_ROOT / "Makefile").read_text(), re.MULTILINE)
+    named = {
+        page.relative_to(_ROOT).as_posix(): set(
+            re.findall(r"(?:^|`)(?:PORT=\d+ )?make ([a-z-]+)", page.read_text(), re.MULTILINE)
+        )
+        for page in _PAGES
+    }
+    assert {name for names in named.values() for name in names} - set(targets) == set()
+    assert named["docs/contributing.md"] == set(targets)
+    assert named["README.md"] >= {"run", "help"}
+
+
+@pytest.mark.parametrize("page", _PAGES, ids=lambda page: str(page.relative_to(_ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link of a page leads to a file that is there, and to a heading that is in it."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if not re.match(r"[a-z]+:", target):
+            path, _, anchor = target.partition("#")
+            file = (page.parent / path).resolve() if path else page
+            assert file.exists(), target
+            assert not anchor or anchor in _anchors(file), target
+
+
+def test_every_decision_is_in_the_index() -> None:
+    """docs/decisions/README.md leads to every page beside it, by its title."""
+    folder = _ROOT / "docs" / "decisions"
+    titles = {file.name: file.read_text().splitlines()[0].removeprefix("# ") for file in folder.glob("0*.md")}
+    listed = re.findall(r"\[(.+?)\]\((0.+?\.md)\)", (folder / "README.md").read_text())
+    assert sorted(listed) == sorted((title, name) for name, title in titles.items())
+
+
+@cache
+def _anchors(page: Path) -> set[str]:
+    """What a heading is called in a link to it: in small letters, spaces as hyphens, without punctuation."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
