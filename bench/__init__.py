@@ -1,0 +1,1 @@
+"""What cartsvc costs, measured side by side with the least that could answer."""

@@ -1,0 +1,212 @@
+"""``python -m bench [cost] [memory] [workers] [parser]``: measures cartsvc with wrk, everything on 127.0.0.1.
+
+What is compared is served at the same time and measured in turns (A B C A B C ...), so that what else the machine does
+meets all alike. Shown are medians over the rounds; a ratio is made in each round, of neighbours in time, before its
+median is taken. Figures judge nothing: it fails only when something is broken, a refused request included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from contextlib import ExitStack, nullcontext
+from importlib.metadata import PackageNotFoundError, version
+from itertools import product
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, NamedTuple
+
+from bench import least
+from bench.serving import CARTS, DRIBBLERS, ROOT, Broken, ask, carts, dribblers, serving, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+CONNECTIONS = 16
+MEMORY_CARTS = 1_000_000
+MEMORY_ASKED = 1024  # bytes a cart, at most
+PACKAGES = ("gunicorn", "gunicorn-h1c", "gevent", "flask", "flask-smorest", "marshmallow", "msgspec")
+
+
+class Case(NamedTuple):
+    """One line of a table: a load on a server; asked is that it costs at most ``asked`` times what ``base`` costs."""
+
+    what: str
+    port: int
+    method: str = "GET"
+    path: str = "/cart/user-"
+    carts: int = CARTS
+    dribbled: bool = False
+    base: str = ""
+    asked: float | None = None
+
+
+class Run(NamedTuple):
+    """What wrk found: answers a second, the slowest hundredth in milliseconds, how many took more than 2 seconds."""
+
+    rate: float
+    p99: float
+    late: float
+
+
+# ---- the parts ----
+
+
+def cost(rounds: int, seconds: int) -> None:
+    """What a request costs against the least app, and a large cart against a small one."""
+    with ExitStack() as stack:
+        ours = stack.enter_context(carts())
+        size = len(ask(ours, "GET", "/cart/user-0"))
+        bare = stack.enter_context(serving("bench.least:app", **{least.SIZE: str(size)}))
+        get, post, small = "GET  the least app", "POST the least app", "GET  a cart of 5 items"
+        cases = [
+            Case(get, bare),
+            Case(small, ours, base=get, asked=2.2),
+            Case("GET  a cart of 500 items", ours, path="/cart/big-", carts=1, base=small, asked=4),
+            Case(post, bare, "POST"),
+            Case("POST an item into a cart of 5", ours, "POST", base=post, asked=2.6),
+        ]
+        measure(f"what a request costs (answers of {size} bytes)", cases, rounds, seconds)
+
+
+def memory(*_: int) -> None:
+    """What a cart takes in the memory store."""
+    command = [sys.executable, "-m", "bench.memory", str(MEMORY_CARTS)]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)  # noqa: S603 - our own command
+    if told.returncode != 0:
+        raise Broken(f"bench.memory failed: {told.stderr}")
+    tell(
+        f"\n{MEMORY_CARTS:,} carts of 5 items in memory: {float(told.stdout):,.0f} bytes/cart; asked: {MEMORY_ASKED:,}"
+    )
+
+
+def workers(rounds: int, seconds: int) -> None:
+    """What the worker classes serve, alone and with slow clients beside."""
+    threads = {"CARTSVC_THREADS": "8"}
+    with ExitStack() as stack:
+        kinds = {"gevent": stack.enter_context(carts()), "gthread 8": stack.enter_context(carts(**threads))}
+        if hasattr(os, "sched_setaffinity"):
+            kinds["gthread 8 on one core"] = stack.enter_context(carts(conf="bench/pinned.py", **threads))
+        cases = [
+            Case(f"{method:4} {kind}{beside}", port, method, dribbled=bool(beside), base=f"{method:4} gevent{beside}")
+            for beside, method in product(("", f", {DRIBBLERS} slow beside"), ("GET", "POST"))
+            for kind, port in kinds.items()
+        ]
+        measure("worker classes, one process", cases, rounds, seconds)
+
+
+def parser(rounds: int, seconds: int) -> None:
+    """What gunicorn's parser in C, a package of its own, saves."""
+    if installed("gunicorn-h1c") is None:
+        tell("\ngunicorn's parsers: there is one, gunicorn-h1c is not installed")
+        return
+    with ExitStack() as stack:
+        kinds = {"auto": stack.enter_context(carts()), "python": stack.enter_context(carts("--http-parser=python"))}
+        cases = [
+            Case(f"{method:4} http_parser={kind}", port, method, base=f"{method:4} http_parser=auto")
+            for method, (kind, port) in product(("GET", "POST"), kinds.items())
+        ]
+        measure("gunicorn's parsers: auto is the one in C", cases, rounds, seconds)
+
+
+PARTS: dict[str, Callable[[int, int], None]] = {"cost": cost, "memory": memory, "workers": workers, "parser": parser}
+
+
+# ---- measuring and telling ----
+
+
+def measure(title: str, cases: Sequence[Case], rounds: int, seconds: int) -> None:
+    """Run the cases in turns and print their table."""
+    runs: dict[str, list[Run]] = {case.what: [] for case in cases}
+    for turn in range(rounds):
+        for case in cases:
+            print(f"{turn + 1}/{rounds} {case.what}", file=sys.stderr)  # noqa: T201 - progress
+            wait_for(case.port)
+            with dribblers(case.port) if case.dribbled else nullcontext():
+                runs[case.what].append(run_wrk(case, seconds))
+    tell(f"\n{title:44}{'req/s':>8}{'p99 ms':>9}{'>2 s':>6}   a request costs")
+    for case in cases:
+        found = runs[case.what]
+        rate, p99, late = (median(figures) for figures in zip(*found, strict=True))
+        line = f"  {case.what:42}{rate:8,.0f}" + (f"{p99:9.1f}{late:6.0f}" if rate else f"{'-':>9}{'-':>6}")
+        if case.base not in ("", case.what):
+            pairs = zip(runs[case.base], found, strict=True)
+            ratio = median(base.rate / run.rate if run.rate else float("inf") for base, run in pairs)
+            line += f"   {ratio:5.2f} x {' '.join(case.base.partition(',')[0].split())}"
+        tell(line + (f"; asked: at most {case.asked:g}" if case.asked else ""))
+
+
+def run_wrk(case: Case, seconds: int) -> Run:
+    """One run. No request may be refused, and none go without an answer unless slow clients are beside."""
+    load = [f"http://127.0.0.1:{case.port}", "--", case.method, case.path, str(case.carts)]
+    command = [
+        "wrk",
+        "-t1",
+        f"-c{CONNECTIONS}",
+        f"-d{seconds}s",
+        "-s",
+        str(Path(__file__).with_name("load.lua")),
+        *load,
+    ]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60, check=False)  # noqa: S603 - our own command
+    _, mark, figures = told.stdout.rpartition("\nbench ")
+    if told.returncode != 0 or not mark:
+        raise Broken(f"wrk failed: {told.stdout}{told.stderr}")
+    answers, microseconds, p99, refused, failed, late = map(int, figures.split())
+    if refused or (not case.dribbled and (failed or not answers)):
+        raise Broken(f"{case.what}: {answers} answers, {refused} of them errors; {failed} connections failed")
+    return Run(answers / microseconds * 1e6, p99 / 1e3, late)
+
+
+def tell_machine() -> None:
+    """Print what the figures depend on."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    wrk = subprocess.run(["wrk", "-v"], capture_output=True, text=True, check=False).stdout.partition(" [")[0]  # noqa: S607 - the one on the PATH
+    tell(
+        f"{cores} cores, {platform.machine()}, {platform.system()} {platform.release()}, load {os.getloadavg()[0]:.1f}"
+    )
+    tell(f"{platform.python_implementation()} {platform.python_version()}, {wrk}")
+    tell(", ".join(f"{name} {installed(name) or '(none)'}" for name in PACKAGES))
+
+
+def installed(package: str) -> str | None:
+    """The package's version, or None."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def tell(line: str) -> None:
+    """Print a line at once: a part takes minutes."""
+    print(line, flush=True)  # noqa: T201 - what this program is for
+
+
+def main() -> None:
+    """Run the parts asked for, or all."""
+    options = argparse.ArgumentParser(prog="python -m bench", description="Measure cartsvc with wrk, on 127.0.0.1.")
+    options.add_argument("parts", nargs="*", metavar="part", help=f"any of: {' '.join(PARTS)} (all)")
+    options.add_argument("--rounds", type=int, default=5, help="how often each load is run (5)")
+    options.add_argument("--seconds", type=int, default=3, help="how long each run takes (3)")
+    asked = options.parse_args()
+    if unknown := set(asked.parts) - set(PARTS):
+        options.error(f"no such part: {', '.join(sorted(unknown))}")
+    if min(asked.rounds, asked.seconds) < 1:
+        options.error("--rounds and --seconds are at least 1")
+    if shutil.which("wrk") is None:
+        sys.exit("bench needs wrk: apt install wrk, or brew install wrk, or build https://github.com/wg/wrk")
+    tell_machine()
+    tell(f"one worker process; {CONNECTIONS} connections of one wrk thread; {asked.rounds} rounds of {asked.seconds} s")
+    try:
+        for name in asked.parts or PARTS:
+            PARTS[name](asked.rounds, asked.seconds)
+    except Broken as error:
+        sys.exit(f"bench: {error}")
+
+
+if __name__ == "__main__":
+    main()
