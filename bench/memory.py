@@ -9,12 +9,16 @@ import itertools
 import os
 import secrets
 import sys
+import time
 import uuid
 from pathlib import Path
 
-from cartsvc.cart import Limits, Line
+from cartsvc.cart import Line
+from cartsvc.merge import Merger
+from cartsvc.record import Policy
 from cartsvc.service import CartService
 from cartsvc.stores import open_store
+from cartsvc.terms import Terms
 
 _MONTH = 30 * 86_400_000  # milliseconds
 _LINES = [Line(f"sku-{n:05}", quantity=2, unit_price=1999, currency="EUR") for n in range(5)]
@@ -24,16 +28,20 @@ def bytes_a_cart(carts: int) -> float:
     """Put so many 5-item carts into a memory store, as the API would."""
     # Their times are spread over the month before the first of them expires, as shoppers' are.
     ticks = itertools.count()
-    service = CartService(
-        open_store("memory://", clock=lambda: 0, memory_limit=2**50),
-        limits=Limits(),
-        cart_ttl=_MONTH,
-        clock=lambda: next(ticks) * _MONTH // carts,
-        new_tag=lambda: secrets.token_urlsafe(12),
-    )
+    store = open_store("memory://", clock=lambda: 0, memory_limit=2**50)
+    policy = Policy(cart_ttl=_MONTH)
+
+    def clock() -> int:
+        return next(ticks) * _MONTH // carts
+
+    def new_tag() -> str:
+        return secrets.token_urlsafe(12)
+
+    merger = Merger(store, policy=policy, clock=clock, monotonic=time.monotonic, new_tag=new_tag)
+    service = CartService(store, merger, policy=policy, clock=clock, new_tag=new_tag, new_guest=new_tag)
     before = _resident()
     for n in range(carts):
-        service.add(str(uuid.UUID(int=n)), _LINES)
+        service.add(str(uuid.UUID(int=n)), _LINES, terms=Terms())
     return (_resident() - before) / carts
 
 

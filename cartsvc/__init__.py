@@ -1,4 +1,4 @@
-"""A shopping-cart service that loses no accepted change."""
+"""A shopping-cart service that loses no accepted change and applies none twice."""
 
 from cartsvc.app import create_app
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 from msgspec import Struct
@@ -28,6 +28,9 @@ USER_ID = re.compile(r"[A-Za-z0-9._~@:+|-]{1,255}")
 CURRENCY = re.compile(r"[A-Z]{3}")
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _DOTS = (".", "..")  # clients and proxies take these out of a URL's path
+Strategy = Literal["sum", "max", "keep", "replace"]  # how a merge treats what both carts have
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+_SOURCE = "/from_user_id"  # the place in a merge's body that speaks of the other cart
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters and lone surrogates
 _encoder = msgspec.msgpack.Encoder()
 
@@ -109,11 +112,11 @@ class Additions(Struct, frozen=True):
 # ---- what the request alone can break ----
 
 
-def check_user_id(user_id: str) -> None:
+def check_user_id(user_id: str, *, place: str = "/user_id") -> None:
     """Raise InvalidRequest unless this can be a user id."""
     if not USER_ID.fullmatch(user_id) or user_id in _DOTS:
         detail = "A user_id has 1 to 255 of the characters A-Z a-z 0-9 . _ ~ @ : + | - and is neither '.' nor '..'."
-        raise InvalidRequest([Fault("/user_id", detail)])
+        raise InvalidRequest([Fault(place, detail)])
 
 
 def item_id(product_id: str, options: Iterable[tuple[str, str]]) -> str:
@@ -250,6 +253,31 @@ def remove_item(cart: Cart, wanted: str, *, stamp: Stamp) -> Cart:
     return _next(cart, tuple([each for each in cart.items if each is not item]), cart.currency, stamp)
 
 
+def combine(cart: Cart | None, source: Cart, strategy: Strategy, *, limits: Limits, stamp: Stamp) -> Cart:
+    """The cart with the items of another one, as ``strategy`` says; the source is not changed here.
+
+    Raises LimitExceeded or CurrencyMismatch when both together forbid it.
+    """
+    ours = {} if cart is None or strategy == "replace" else {item.item_id: item for item in cart.items}
+    merged = dict(ours)
+    for item in source.items:
+        own = ours.get(item.item_id)
+        merged[item.item_id] = item if own is None else _both(own, item, strategy)
+    items = tuple(merged.values())
+    stays = cart.currency if cart is not None and any(item.unit_price is not None for item in ours.values()) else None
+    brings = any(
+        item.unit_price is not None and (item.item_id not in ours or ours[item.item_id].unit_price is None)
+        for item in items
+    )
+    if brings and stays is not None and stays != source.currency:
+        detail = f"The cart is in {stays} and the other one in {source.currency}; one cart has one currency."
+        raise CurrencyMismatch([Fault(_SOURCE, detail)])
+    faults = list(_limit_faults(cart.items if cart else (), items, dict.fromkeys(merged, _SOURCE), limits))
+    if faults:
+        raise LimitExceeded(Fault(_SOURCE, fault.detail) for fault in faults)
+    return _next(cart, items, stays or source.currency, stamp)
+
+
 def find(cart: Cart, wanted: str) -> Item:
     """The item whose item_id is ``wanted``. Raises ItemNotFound."""
     for item in cart.items:
@@ -266,6 +294,15 @@ def subtotal(items: Sequence[Item]) -> int | None:
             return None
         total += item.quantity * item.unit_price
     return total
+
+
+def _both(own: Item, other: Item, strategy: Strategy) -> Item:
+    """What becomes of an item that both carts have."""
+    if strategy == "keep":
+        return own
+    together = own.quantity + other.quantity if strategy == "sum" else max(own.quantity, other.quantity)
+    unit_price = other.unit_price if own.unit_price is None else own.unit_price
+    return msgspec.structs.replace(own, quantity=together, unit_price=unit_price)
 
 
 def _item(line: Line, at: int) -> Item:
@@ -311,17 +348,17 @@ def _limit_faults(
 
     ``pointers`` has the places of the items that the request speaks of.
     """
-    quantities = {item.item_id: item.quantity for item in before}
-    for item in items:
-        if item.quantity > max(limits.max_quantity, quantities.get(item.item_id, 0)) and item.item_id in pointers:
+    for item in [item for item in items if item.quantity > limits.max_quantity]:
+        earlier = next((each.quantity for each in before if each.item_id == item.item_id), 0)
+        if item.quantity > earlier:
             detail = f"At most {limits.max_quantity} of one item; this would make {item.quantity}."
             yield Fault(pointers[item.item_id] + "/quantity", detail)
     most = max(limits.max_items, len(before))
     if len(items) > most:
         yield Fault(pointers[items[most].item_id], f"At most {limits.max_items} items in one cart.")
-    if _priced(items) > max(MAX_SUBTOTAL, _priced(before)):
+    if _priced(items) > MAX_SUBTOTAL:  # a constant: nothing can have been over it before
         yield Fault("", f"The subtotal would pass {MAX_SUBTOTAL} minor units.")
-    if (size := _size(items)) > limits.max_cart_bytes and size > _size(before):
+    if (taken := size(items)) > limits.max_cart_bytes and taken > size(before):
         yield Fault("", f"The items of one cart take at most {limits.max_cart_bytes} bytes.")
 
 
@@ -329,5 +366,6 @@ def _priced(items: tuple[Item, ...]) -> int:
     return sum([item.quantity * item.unit_price for item in items if item.unit_price is not None])
 
 
-def _size(items: tuple[Item, ...]) -> int:
+def size(items: tuple[Item, ...]) -> int:
+    """What these items take in a record, in bytes."""
     return len(_encoder.encode(items))

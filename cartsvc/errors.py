@@ -5,12 +5,17 @@
     CartsvcError
     ├── SettingsError          the environment holds wrong settings; names them all
     ├── InvalidRequest         the request alone is wrong
+    ├── KeyReused              an Idempotency-Key that stood on another request before
     ├── NotFound
     │   ├── CartNotFound       there is no such cart
     │   └── ItemNotFound       the cart has no such item
     ├── CartConflict           right by itself, wrong together with the cart as it is
     │   ├── LimitExceeded      one of the limits would be passed
-    │   └── CurrencyMismatch   a second currency in one cart
+    │   ├── CurrencyMismatch   a second currency in one cart
+    │   ├── CartSealed         the cart is being merged into another one just now
+    │   └── MergeAborted       another request has called this merge off
+    ├── PreconditionFailed     the cart is not in the state that If-Match or If-None-Match asks for
+    ├── TooManyMerges          more merges into one cart than it can remember
     ├── StoreError
     │   └── StoreFull          no room for a larger record; what is there stays
     └── RecordUnreadable       stored bytes that are damaged or from a newer version
@@ -18,7 +23,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,6 +61,13 @@ class InvalidRequest(_Faulty):
     """The request is well-formed, and wrong whatever the cart holds. ``faults`` says where."""
 
 
+class KeyReused(CartsvcError):
+    """The Idempotency-Key was accepted with another request before; nothing was done."""
+
+    def __init__(self) -> None:
+        super().__init__("This Idempotency-Key came with another request before. A new request needs a new key.")
+
+
 class NotFound(CartsvcError):
     """What was asked for is not there."""
 
@@ -84,6 +96,35 @@ class LimitExceeded(CartConflict):
 
 class CurrencyMismatch(CartConflict):
     """The change would bring a second currency into the cart."""
+
+
+class CartSealed(CartConflict):
+    """The cart is being merged into another one just now; a few seconds later it is settled."""
+
+    def __init__(self) -> None:
+        super().__init__([Fault("", "This cart is being merged into another one just now. Try again shortly.")])
+
+
+class MergeAborted(CartConflict):
+    """Another request found this merge unfinished and called it off; neither cart has changed."""
+
+    def __init__(self) -> None:
+        super().__init__([Fault("", "This merge was called off, and neither cart has changed. Send it again.")])
+
+
+class PreconditionFailed(CartsvcError):
+    """The cart is not in the state the request asks for. ``cart`` is the current one; None when there is none."""
+
+    def __init__(self, cart: Any) -> None:  # noqa: ANN401 - a Cart, but cart.py imports this module
+        self.cart = cart
+        super().__init__("The cart is not in the state that the request asks for; its current state is in this answer.")
+
+
+class TooManyMerges(CartsvcError):
+    """So many merges went into this cart lately that it can remember no more of them."""
+
+    def __init__(self) -> None:
+        super().__init__("Too many carts were merged into this one lately. Try again in a minute.")
 
 
 class StoreError(CartsvcError):

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from cartsvc.cart import Limits
 from cartsvc.errors import SettingsError
+from cartsvc.record import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -38,9 +39,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     keep_alive: int
     store_url: str
     memory_limit: int
-    cart_ttl: int
     max_body: int
-    limits: Limits
+    policy: Policy
     cors_origins: tuple[str, ...]
     log_level: str
     warnings: tuple[str, ...]
@@ -49,7 +49,6 @@ class Settings(Struct, frozen=True, kw_only=True):
     def from_env(cls) -> Settings:
         """Read and check the environment. Raises SettingsError, which names every fault at once."""
         env = Env(eager=False)
-        limits = Limits()
         settings = cls(
             port=_whole(env, "PORT", 8080, least=1, most=65_535),
             workers=_whole(env, "WEB_CONCURRENCY", None, least=1, most=1024),
@@ -57,17 +56,8 @@ class Settings(Struct, frozen=True, kw_only=True):
             keep_alive=_whole(env, "CARTSVC_KEEP_ALIVE", 5, least=1, most=3600),
             store_url=env.str("CARTSVC_STORE_URL", "memory://", validate=_check_store_url),
             memory_limit=_whole(env, "CARTSVC_MEMORY_LIMIT", 512 * _MIB, least=_MIB, most=2**50),
-            cart_ttl=_whole(env, "CARTSVC_CART_TTL", 30 * _DAY, least=1, most=3650 * _DAY),
             max_body=_whole(env, "CARTSVC_MAX_BODY", 128 * _KIB, least=_KIB, most=16 * _MIB),
-            limits=Limits(
-                max_quantity=_whole(env, "CARTSVC_MAX_QUANTITY", limits.max_quantity, least=1, most=10**9),
-                max_items=_whole(env, "CARTSVC_MAX_ITEMS", limits.max_items, least=1, most=10_000),
-                max_cart_bytes=_whole(env, "CARTSVC_MAX_CART_BYTES", limits.max_cart_bytes, least=_KIB, most=4 * _MIB),
-                max_options=_whole(env, "CARTSVC_MAX_OPTIONS", limits.max_options, least=0, most=100),
-                max_option_name=_whole(env, "CARTSVC_MAX_OPTION_NAME", limits.max_option_name, least=1, most=1024),
-                max_option_value=_whole(env, "CARTSVC_MAX_OPTION_VALUE", limits.max_option_value, least=1, most=4096),
-                max_unit_price=_whole(env, "CARTSVC_MAX_UNIT_PRICE", limits.max_unit_price, least=1, most=10**12),
-            ),
+            policy=_policy(env),
             cors_origins=_listed(env.str("CARTSVC_CORS_ORIGINS", "", validate=_check_origins) or ""),
             log_level=env.str("CARTSVC_LOG_LEVEL", "info", validate=OneOf(_LEVELS, error="must be one of {choices}")),
             warnings=(),
@@ -77,6 +67,30 @@ class Settings(Struct, frozen=True, kw_only=True):
         except EnvValidationError as error:
             raise SettingsError(_faults(error.error_messages)) from None
         return msgspec.structs.replace(settings, warnings=tuple(_warnings(env.dump(), os.environ)))
+
+
+def _policy(env: Env) -> Policy:
+    limits = Limits()
+    return Policy(
+        limits=Limits(
+            max_quantity=_whole(env, "CARTSVC_MAX_QUANTITY", limits.max_quantity, least=1, most=10**9),
+            max_items=_whole(env, "CARTSVC_MAX_ITEMS", limits.max_items, least=1, most=10_000),
+            max_cart_bytes=_whole(env, "CARTSVC_MAX_CART_BYTES", limits.max_cart_bytes, least=_KIB, most=4 * _MIB),
+            max_options=_whole(env, "CARTSVC_MAX_OPTIONS", limits.max_options, least=0, most=100),
+            max_option_name=_whole(env, "CARTSVC_MAX_OPTION_NAME", limits.max_option_name, least=1, most=1024),
+            max_option_value=_whole(env, "CARTSVC_MAX_OPTION_VALUE", limits.max_option_value, least=1, most=4096),
+            max_unit_price=_whole(env, "CARTSVC_MAX_UNIT_PRICE", limits.max_unit_price, least=1, most=10**12),
+        ),
+        cart_ttl=_seconds(env, "CARTSVC_CART_TTL", 30 * _DAY, most=3650 * _DAY),
+        guest_ttl=_seconds(env, "CARTSVC_GUEST_TTL", 7 * _DAY, most=3650 * _DAY),
+        max_keys=_whole(env, "CARTSVC_IDEMPOTENCY_KEYS", 32, least=1, most=1000),
+        key_ttl=_seconds(env, "CARTSVC_IDEMPOTENCY_TTL", _DAY, most=30 * _DAY),
+    )
+
+
+def _seconds(env: Env, name: str, default: int, *, most: int) -> Any:  # noqa: ANN401 - an int; None for a fault
+    value = _whole(env, name, default, least=1, most=most)
+    return value if value is None else value * 1000
 
 
 def _whole(env: Env, name: str, default: Any, *, least: int, most: int) -> Any:  # noqa: ANN401 - an int, or the default

@@ -14,7 +14,7 @@ from clock import FakeClock
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from cartsvc.cart import Cart, Limits, Line, Stamp, add, gather
+from cartsvc.cart import Cart, Item, Limits, Line, Stamp, add, gather
 from cartsvc.record import Key, Mark, Record, Seal
 from cartsvc.stores.base import CartStore, Reach
 
@@ -40,7 +40,8 @@ class Race(NamedTuple):
 def a_record(clock: Callable[[], int], *, lives: int = DAY, note: str = "") -> Record:
     """A record with a new tag; ``note`` makes its content tell it from others."""
     now = clock()
-    cart = Cart(f"etag-{note}", 1, (), None, now, now, now + lives)
+    items = (Item("note", note, (), 1, None, now),) if note else ()
+    cart = Cart("etag", 1, items, None, now, now, now + lives)
     return Record(next(_new_tag), cart, (), (), None, now + lives)
 
 

@@ -9,7 +9,7 @@ import string
 
 from hypothesis import strategies as st
 
-from cartsvc.cart import Cart, Item, Line
+from cartsvc.cart import STRATEGIES, Cart, Item, Line
 from cartsvc.record import Key, Mark, Record, Seal
 
 USER_ID_CHARACTERS = string.ascii_letters + string.digits + "._~@:+|-"
@@ -72,6 +72,6 @@ records = st.builds(
     marks=st.lists(
         st.builds(Mark, merge_id=text, source=text, done=st.booleans(), at=whole, source_expires_at=whole), max_size=2
     ).map(tuple),
-    seal=st.none() | st.builds(Seal, merge_id=text, target=text, strategy=text, at=whole),
+    seal=st.none() | st.builds(Seal, merge_id=text, target=text, strategy=st.sampled_from(STRATEGIES), at=whole),
     expires_at=whole,
 )

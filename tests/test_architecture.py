@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 MOST_LINES = 8  # of a view's body
 
 CORE = {"cart", "errors", "record"}
+RULES = {*CORE, "terms"}  # pure: what a cart, a record and a client's terms are, and nothing else
 
 
 class Room(NamedTuple):
@@ -30,12 +31,14 @@ ROOMS = {
     "wsgi": Room({"__init__"}, set()),
     "gunicorn.conf": Room({"settings", "errors"}, {"gevent", "gunicorn"}),
     "__init__": Room({"app"}, set()),
-    "app": Room({"api", "service", "settings", "stores", "stores.base"}, {"flask", "flask_cors"}),
-    "settings": Room({"cart", "errors"}, {"environs", "marshmallow", "msgspec"}),
+    "app": Room({"api", "merge", "service", "settings", "stores", "stores.base"}, {"flask", "flask_cors", "werkzeug"}),
+    "settings": Room(CORE, {"environs", "marshmallow", "msgspec"}),
     "errors": Room(set(), {"msgspec"}),
     "cart": Room({"errors"}, {"msgspec"}),
     "record": Room({"cart", "errors"}, {"msgspec"}),
-    "service": Room({*CORE, "stores.base"}, {"msgspec"}),
+    "terms": Room(CORE, {"msgspec"}),
+    "merge": Room({*RULES, "stores.base"}, {"msgspec"}),
+    "service": Room({*RULES, "merge", "stores.base"}, {"msgspec"}),
     "stores": Room({"stores.base", "stores.memory"}, set()),
     "stores.base": Room(CORE, set()),
     "stores.memory": Room({*CORE, "stores.base"}, set()),
@@ -43,13 +46,14 @@ ROOMS = {
         {*CORE, "api.carts", "api.health", "api.pages", "api.problems", "api.schemas"},
         {"flask", "flask_smorest", "msgspec", "werkzeug"},
     ),
-    "api.answers": Room({"cart"}, {"flask", "msgspec"}),
+    "api.answers": Room({"cart", "terms", "api.headers"}, {"flask", "msgspec"}),
     "api.blueprint": Room({"api.body", "api.problems"}, {"flask_smorest"}),
-    "api.body": Room({"errors"}, {"flask", "marshmallow", "msgspec", "webargs", "werkzeug"}),
-    "api.carts": Room({"cart", "service", "api.answers", "api.blueprint", "api.schemas"}, {"flask"}),
+    "api.body": Room({"errors", "api.headers"}, {"flask", "marshmallow", "msgspec", "webargs", "werkzeug"}),
+    "api.carts": Room({"cart", "service", "api.answers", "api.blueprint", "api.headers", "api.schemas"}, {"flask"}),
+    "api.headers": Room({"terms"}, {"flask", "msgspec", "werkzeug"}),
     "api.health": Room({"service", "api.blueprint", "api.schemas"}, {"flask"}),
     "api.pages": Room(set(), {"flask", "werkzeug"}),
-    "api.problems": Room({"errors", "api.schemas"}, {"apispec", "flask", "msgspec", "werkzeug"}),
+    "api.problems": Room({"errors", "api.answers", "api.schemas"}, {"apispec", "flask", "msgspec", "werkzeug"}),
     "api.schemas": Room({"cart"}, {"marshmallow", "msgspec"}),
 }
 # In the core even the standard library has rooms that are closed: no I/O, no clock, no randomness.
@@ -143,7 +147,9 @@ def test_the_table_keeps_the_walls() -> None:
         if module in CORE:
             assert room.others <= {"msgspec"}
             assert room.ours <= CORE
-        if module.partition(".")[0] in {"stores", "service"}:
+        if module == "terms":
+            assert (room.others, room.ours) == ({"msgspec"}, CORE)
+        if module.partition(".")[0] in {"stores", "service", "merge"}:
             assert not {each for each in room.others if each.startswith("flask") or each == "werkzeug"}
             assert not {each for each in room.ours if each.partition(".")[0] in {"api", "app", "settings"}}
         if module != "stores":
@@ -171,7 +177,7 @@ def test_imports_point_one_way() -> None:
         follow(module, ())
 
 
-@pytest.mark.parametrize("module", sorted(CORE | {"service", "stores.base"}))
+@pytest.mark.parametrize("module", sorted(RULES | {"merge", "service", "stores.base"}))
 def test_the_core_has_no_clock_no_chance_and_no_io(module: str) -> None:
     """Times and tags are handed in."""
     assert {name.partition(".")[0] for name in _imported(_tree(MODULES[module]))} & CLOSED_TO_CORE == set()

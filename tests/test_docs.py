@@ -16,6 +16,7 @@ from servers import serve
 from cartsvc import create_app
 from cartsvc.api.problems import OF_ERROR, OF_STATUS
 from cartsvc.api.schemas import CART, ITEM
+from cartsvc.cart import STRATEGIES
 from cartsvc.errors import SettingsError
 from cartsvc.settings import Settings
 
@@ -27,7 +28,17 @@ _README = (_ROOT / "README.md").read_text()
 _PAGES = sorted([*_ROOT.glob("*.md"), *_ROOT.glob("docs/**/*.md")])
 
 _CODE = re.compile(r"`([^`]+)`")
-_UNITS = {"": 1, "second": 1, "days": 86_400, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50}
+_UNITS = {
+    "": 1,
+    "second": 1,
+    "day": 86_400,
+    "days": 86_400,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "TiB": 2**40,
+    "PiB": 2**50,
+}
 
 
 def _tables(heading: str) -> list[list[list[str]]]:
@@ -42,7 +53,7 @@ def _tables(heading: str) -> list[list[list[str]]]:
 
 def test_the_table_of_calls_is_what_the_app_routes() -> None:
     """Every route stands in the README with its method, and the README names no other."""
-    (table,) = _tables("The calls")
+    table, _ = _tables("The calls")
     told = [call for row in table for call in _CODE.findall(row[0])]
     routed = [
         f"{method} {_path(rule.rule)}"
@@ -56,6 +67,34 @@ def test_the_table_of_calls_is_what_the_app_routes() -> None:
 def _path(rule: str) -> str:
     """A route as OpenAPI writes it: "/cart/{user_id}"."""
     return re.sub(r"<(?:[^<>]*:)?(\w+)>", r"{\1}", rule)
+
+
+def test_the_table_of_headers_is_what_every_write_takes() -> None:
+    """Each of them, and no other, stands in /openapi.json at every write of a cart."""
+    _, table = _tables("The calls")
+    told = [_CODE.findall(header)[0] for header, _ in table]
+    document = create_app().test_client().get("/openapi.json").get_json()
+    for path, operations in document["paths"].items():
+        if path.startswith("/cart/"):
+            for method, operation in operations.items():
+                if method in {"post", "put", "patch", "delete"}:
+                    headers = [each["name"] for each in operation["parameters"] if each["in"] == "header"]
+                    assert headers == told, (method, path)
+
+
+def test_the_table_of_strategies_is_the_codes() -> None:
+    """Every strategy of a merge is explained, the default first."""
+    _, table = _tables("How carts behave")
+    assert [_CODE.findall(row[0]) for row in table] == [[strategy] for strategy in STRATEGIES]
+
+
+def test_the_slugs_of_the_page_for_storefronts_are_there() -> None:
+    """docs/storefront.md speaks of no kind of problem that there is not."""
+    page = (_ROOT / "docs" / "storefront.md").read_text()
+    told = set(re.findall(r"\b4\d\d (`[a-z-]+`)", page)) | set(re.findall(r'problem === ("[a-z-]+")', page))
+    slugs = {kind.slug for kind in OF_ERROR.values()}
+    assert len(told) >= 5
+    assert {slug.strip('`"') for slug in told} - slugs == set()
 
 
 def test_the_tables_of_members_are_what_answers_hold() -> None:
@@ -179,6 +218,7 @@ _MASKS = (
     (re.compile(r"^Date: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT$", re.MULTILINE), "Date: (date)"),
     (re.compile(r"^Server: .+$", re.MULTILINE), "Server: (server)"),
 )
+_GUEST = re.compile(r"guest-[\w-]{22}")
 
 
 def _steps() -> Iterator[tuple[str, str]]:
@@ -200,9 +240,10 @@ def test_the_tour_shows_what_happens(tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "NO_PROXY": "*"}
     with serve() as server:
         here = server.url.removeprefix("http://")
+        guests: dict[str, str] = {}  # the id that the README shows, and the one that was made just now
         for command, shown in steps:
             answered = subprocess.run(
-                ["bash", "-c", command.replace("localhost:8080", here)],
+                ["bash", "-c", _renamed(command, guests).replace("localhost:8080", here)],
                 cwd=tmp_path,
                 env=environment,
                 stdout=subprocess.PIPE,
@@ -211,21 +252,35 @@ def test_the_tour_shows_what_happens(tmp_path: Path) -> None:
                 timeout=30,
                 check=True,
             )
-            assert _masked(answered.stdout) == _masked(shown), command
+            for id_shown, id_made in zip(_GUEST.findall(shown), _GUEST.findall(answered.stdout), strict=False):
+                guests.setdefault(id_shown, id_made)
+            assert _masked(answered.stdout) == _masked(_renamed(shown, guests)), command
+        assert len(guests) == 1
+
+
+def _renamed(text: str, guests: dict[str, str]) -> str:
+    return _GUEST.sub(lambda found: guests.get(found[0], found[0]), text)
 
 
 def _masked(output: str) -> str:
     for pattern, mask in _MASKS:
         output = pattern.sub(mask, output)
+    if output.startswith("HTTP/"):
+        head, _, body = output.partition("\n\n")
+        output = "\n".join(sorted(head.splitlines())) + "\n\n" + body  # the order of headers means nothing
     return output.rstrip("\n")  # JSON answers end without one, answers without a body with an empty line
 
 
 def test_the_tour_goes_everywhere() -> None:
-    """The tour uses every method that carts have, and meets an error."""
+    """The tour uses every method that carts have and every header that writes take, makes a guest and merges it."""
     commands = [command for command, _ in _steps()]
     stated = {method for command in commands for method in re.findall(r"-X (\w+)", command)}
-    assert stated == {"PUT", "PATCH", "DELETE"}
-    assert any("urn:cartsvc:problem:" in shown for _, shown in _steps())
+    assert stated == {"POST", "PUT", "PATCH", "DELETE"}
+    shown = "".join(shown for _, shown in _steps())
+    met = set(re.findall(r"urn:cartsvc:problem:([a-z-]+)", shown))
+    assert met == {"precondition-failed", "invalid-request"}
+    assert "Idempotency-Replayed: true" in shown
+    assert any("/merge " in command for command in commands)
 
 
 # ---- commands and links ----

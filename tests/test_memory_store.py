@@ -83,7 +83,7 @@ def fill(store: MemoryStore, clock: FakeClock, *, lives: int = DAY) -> list[str]
 
 def test_memory_reaches_one_process(clock: FakeClock) -> None:
     """Its URL opens it, with the limit that the settings give."""
-    store = open_store("memory://", clock=clock, memory_limit=4096)
+    store = open_store("memory://", clock=clock, memory_limit=4200)
     assert isinstance(store, MemoryStore)
     assert store.reach is Reach.PROCESS
     assert len(fill(store, clock)) == 3

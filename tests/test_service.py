@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-from itertools import count
 from typing import TYPE_CHECKING
 
-import msgspec
 import pytest
 import strategies
 from clock import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
+from services import make_service
 from store_contract import at_once
 
 from cartsvc.cart import Cart, ItemChange, Limits, Line, subtotal
@@ -25,14 +24,17 @@ from cartsvc.errors import (
     StoreError,
     StoreFull,
 )
-from cartsvc.record import Key, Mark, Record, Seal
-from cartsvc.service import CartService
+from cartsvc.record import Key, Mark, Policy, Record, Seal
 from cartsvc.stores.memory import MemoryStore
+from cartsvc.terms import Outcome, Terms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+
+    from cartsvc.service import CartService
 
 TTL = 10_000  # milliseconds
+NONE = Terms()
 
 
 class Shop:
@@ -41,12 +43,19 @@ class Shop:
     def __init__(self, *, limits: Limits | None = None, room: int = 2**30) -> None:
         self.clock = FakeClock()
         self.store = MemoryStore(clock=self.clock, limit=room)
-        self.service = self.with_limits(limits or Limits(), tags=map("tag-{}".format, count(1)))
+        self.service = self.with_limits(limits or Limits())
 
-    def with_limits(self, limits: Limits, *, tags: Iterator[str] | None = None) -> CartService:
+    def with_limits(self, limits: Limits) -> CartService:
         """The service, started again with other limits."""
-        new_tag = (tags or map("later-{}".format, count(1))).__next__
-        return CartService(self.store, limits=limits, cart_ttl=TTL, clock=self.clock, new_tag=new_tag)
+        return make_service(self.store, self.clock, policy=Policy(limits=limits, cart_ttl=TTL))
+
+    def add(self, *lines: Line, user: str = "u") -> Cart:
+        """Add without terms; returns the cart answered."""
+        return there(self.service.add(user, lines, terms=NONE))
+
+    def replace(self, lines: Sequence[Line]) -> Outcome:
+        """Replace without terms."""
+        return self.service.replace("u", lines, currency=None, terms=NONE)
 
     def record(self) -> Record:
         """What the store keeps for u."""
@@ -61,6 +70,12 @@ class Shop:
         return cart
 
 
+def there(outcome: Outcome) -> Cart:
+    """The cart of an answer that has one."""
+    assert outcome.cart is not None
+    return outcome.cart
+
+
 @pytest.fixture
 def shop() -> Shop:
     return Shop()
@@ -73,10 +88,10 @@ def test_what_was_never_made_is_absent(shop: Shop) -> None:
     """Nothing but adding and replacing makes a cart; reading, changing and removing find none."""
     tries: list[Callable[[], object]] = [
         lambda: shop.service.get_item("u", "a"),
-        lambda: shop.service.set_item("u", "a", ItemChange(quantity=1)),
-        lambda: shop.service.set_item("u", "a", ItemChange(quantity=0)),
-        lambda: shop.service.remove_item("u", "a"),
-        lambda: shop.service.remove("u"),
+        lambda: shop.service.set_item("u", "a", ItemChange(quantity=1), terms=NONE),
+        lambda: shop.service.set_item("u", "a", ItemChange(quantity=0), terms=NONE),
+        lambda: shop.service.remove_item("u", "a", terms=NONE),
+        lambda: shop.service.remove("u", terms=NONE),
     ]
     for each in tries:
         with pytest.raises(CartNotFound):
@@ -87,37 +102,37 @@ def test_what_was_never_made_is_absent(shop: Shop) -> None:
 
 def test_a_cart_without_items_is_there(shop: Shop) -> None:
     """Taking the last item out leaves an empty cart, and so does replacing by nothing; removing leaves none."""
-    shop.service.add("u", [Line("a", 1)])
-    assert shop.service.remove_item("u", "a").items == ()
+    shop.add(Line("a", 1))
+    assert there(shop.service.remove_item("u", "a", terms=NONE)).items == ()
     assert shop.cart().items == ()
     with pytest.raises(ItemNotFound):
         shop.service.get_item("u", "a")
-    shop.service.remove("u")
+    shop.service.remove("u", terms=NONE)
     assert shop.service.get("u") is None
     assert list(shop.store.scan()) == []
-    assert shop.service.replace("u", [], currency=None).created is True
+    assert shop.replace([]).status == 201
     assert shop.cart().items == ()
 
 
 def test_an_item_is_read_with_its_cart(shop: Shop) -> None:
     """What is needed for the item's answer and its ETag."""
-    shop.service.add("u", [Line("a", 1), Line("b", 2)])
+    shop.add(Line("a", 1), Line("b", 2))
     cart, item = shop.service.get_item("u", "b")
     assert cart == shop.cart()
     assert item is cart.items[1]
 
 
 def test_created_tells_whether_there_was_a_cart(shop: Shop) -> None:
-    """True when it was absent: never made, removed or expired; an empty cart is not absent."""
+    """201 when it was absent: never made, removed or expired; an empty cart is not absent."""
 
     def created() -> bool:
-        return shop.service.replace("u", [Line("a", 1)], currency=None).created
+        return {201: True, 200: False}[shop.replace([Line("a", 1)]).status]
 
     assert created() is True
     assert created() is False
-    shop.service.remove_item("u", "a")
+    shop.service.remove_item("u", "a", terms=NONE)
     assert created() is False
-    shop.service.remove("u")
+    shop.service.remove("u", terms=NONE)
     assert created() is True
     shop.clock.advance(TTL - 1)
     assert created() is False
@@ -127,11 +142,12 @@ def test_created_tells_whether_there_was_a_cart(shop: Shop) -> None:
 
 def test_a_replaced_cart_is_answered_and_stored(shop: Shop) -> None:
     """The answer is what is read afterwards; the request's currency stands for lines that state none."""
-    shop.service.add("u", [Line("old", 1)])
-    replaced = shop.service.replace("u", [Line("b", 2, unit_price=3), Line("a", 1, unit_price=4)], currency="EUR")
-    assert replaced.cart == shop.cart()
-    assert [(item.item_id, item.quantity) for item in replaced.cart.items] == [("b", 2), ("a", 1)]
-    assert (replaced.cart.currency, subtotal(replaced.cart.items)) == ("EUR", 10)
+    shop.add(Line("old", 1))
+    lines = [Line("b", 2, unit_price=3), Line("a", 1, unit_price=4)]
+    cart = there(shop.service.replace("u", lines, currency="EUR", terms=NONE))
+    assert cart == shop.cart()
+    assert [(item.item_id, item.quantity) for item in cart.items] == [("b", 2), ("a", 1)]
+    assert (cart.currency, subtotal(cart.items)) == ("EUR", 10)
 
 
 # ---- time ----
@@ -140,12 +156,12 @@ def test_a_replaced_cart_is_answered_and_stored(shop: Shop) -> None:
 def test_a_change_slides_the_expiry_and_a_read_does_not(shop: Shop) -> None:
     """A cart expires so long after its last change."""
     made = shop.clock()
-    assert shop.service.add("u", [Line("a", 1)]).expires_at == made + TTL
+    assert shop.add(Line("a", 1)).expires_at == made + TTL
     shop.clock.advance(TTL - 1)
     assert shop.cart().expires_at == made + TTL
     shop.service.get_item("u", "a")
     changed = shop.clock()
-    cart = shop.service.add("u", [Line("a", 1)])
+    cart = shop.add(Line("a", 1))
     assert (cart.created_at, cart.updated_at, cart.expires_at) == (made, changed, changed + TTL)
     assert shop.record().expires_at == changed + TTL
     shop.clock.advance(TTL - 1)
@@ -153,18 +169,18 @@ def test_a_change_slides_the_expiry_and_a_read_does_not(shop: Shop) -> None:
     shop.clock.advance(1)
     assert shop.service.get("u") is None
     with pytest.raises(CartNotFound):
-        shop.service.remove("u")
+        shop.service.remove("u", terms=NONE)
 
 
 def test_a_request_that_changes_nothing_slides_nothing(shop: Shop) -> None:
     """Setting what is set and putting what is there leave cart, record and expiry as they are."""
     lines = [Line("a", 2, unit_price=5, currency="EUR")]
-    shop.service.add("u", lines)
+    shop.add(*lines)
     before = shop.record()
     shop.clock.advance(TTL // 2)
-    shop.service.set_item("u", "a", ItemChange(quantity=2))
-    shop.service.set_item("u", "a", ItemChange(unit_price=5, currency="EUR"))
-    assert shop.service.replace("u", lines, currency=None).created is False
+    shop.service.set_item("u", "a", ItemChange(quantity=2), terms=NONE)
+    shop.service.set_item("u", "a", ItemChange(unit_price=5, currency="EUR"), terms=NONE)
+    assert shop.replace(lines).status == 200
     assert shop.record() == before
     shop.clock.advance(TTL // 2)
     assert shop.service.get("u") is None
@@ -172,17 +188,17 @@ def test_a_request_that_changes_nothing_slides_nothing(shop: Shop) -> None:
 
 def test_an_expired_cart_leaves_nothing_to_the_next(shop: Shop) -> None:
     """A cart made after another has expired begins at version 1, with its own items, times and currency."""
-    shop.service.add("u", [Line("a", 1, unit_price=5, currency="EUR")])
+    shop.add(Line("a", 1, unit_price=5, currency="EUR"))
     shop.clock.advance(TTL)
-    cart = shop.service.add("u", [Line("b", 1, unit_price=5, currency="USD")])
+    cart = shop.add(Line("b", 1, unit_price=5, currency="USD"))
     assert (cart.version, cart.created_at, cart.currency) == (1, shop.clock(), "USD")
     assert [item.item_id for item in cart.items] == ["b"]
 
 
 @pytest.mark.parametrize("how", ["added", "replaced"])
 def test_a_cart_expires_by_its_own_time(shop: Shop, how: str) -> None:
-    """A record that outlives its cart (for keys and marks) is kept whole; the next cart is a new one."""
-    shop.service.add("u", [Line("a", 1)])
+    """A record that outlives its cart keeps its keys and marks; the next cart is a new one, and bears no seal."""
+    shop.add(Line("a", 1))
     now = shop.clock()
     keys, marks = (Key(b"k", b"r", 200, now),), (Mark("m", "s", True, now, now + 9 * TTL),)  # noqa: FBT003 - its own field
     seal = Seal("i", "t", "sum", now)
@@ -191,15 +207,16 @@ def test_a_cart_expires_by_its_own_time(shop: Shop, how: str) -> None:
     shop.clock.advance(TTL)
     assert shop.service.get("u") is None
     with pytest.raises(CartNotFound):
-        shop.service.remove_item("u", "a")
+        shop.service.remove_item("u", "a", terms=NONE)
     if how == "added":
-        cart = shop.service.add("u", [Line("b", 1)])
+        cart = shop.add(Line("b", 1))
     else:
-        cart, created = msgspec.structs.astuple(shop.service.replace("u", [Line("b", 1)], currency=None))
-        assert created is True
+        outcome = shop.replace([Line("b", 1)])
+        assert outcome.status == 201
+        cart = there(outcome)
     assert (cart.version, cart.created_at, [item.item_id for item in cart.items]) == (1, shop.clock(), ["b"])
     record = shop.record()
-    assert (record.keys, record.marks, record.seal) == (keys, marks, seal)
+    assert (record.keys, record.marks, record.seal) == (keys, marks, None)
 
 
 # ---- tags, ETags and versions ----
@@ -208,13 +225,13 @@ def test_a_cart_expires_by_its_own_time(shop: Shop, how: str) -> None:
 def test_versions_count_changes(shop: Shop) -> None:
     """From 1, one for each change, and none for what changes nothing."""
     versions = [
-        shop.service.add("u", [Line("a", 1), Line("b", 1)]).version,
-        shop.service.add("u", [Line("a", 1)]).version,
-        shop.service.set_item("u", "a", ItemChange(quantity=2)).version,
-        shop.service.set_item("u", "a", ItemChange(quantity=0)).version,
-        shop.service.remove_item("u", "b").version,
-        shop.service.replace("u", [], currency=None).cart.version,
-        shop.service.replace("u", [Line("c", 1)], currency=None).cart.version,
+        shop.add(Line("a", 1), Line("b", 1)).version,
+        shop.add(Line("a", 1)).version,
+        there(shop.service.set_item("u", "a", ItemChange(quantity=2), terms=NONE)).version,
+        there(shop.service.set_item("u", "a", ItemChange(quantity=0), terms=NONE)).version,
+        there(shop.service.remove_item("u", "b", terms=NONE)).version,
+        there(shop.replace([])).version,
+        there(shop.replace([Line("c", 1)])).version,
     ]
     assert versions == [1, 2, 2, 3, 4, 4, 5]
 
@@ -266,18 +283,19 @@ def _try(shop: Shop, cart: Cart | None, kind: str, what: object) -> bool:
     try:
         match kind, what:
             case "add", list(lines):
-                service.add("u", lines)
+                service.add("u", lines, terms=NONE)
             case "replace", list(lines):
-                service.replace("u", lines, currency=None)
+                service.replace("u", lines, currency=None, terms=NONE)
             case "again", _ if cart:
                 lines = [Line(i.product_id, i.quantity, dict(i.options), i.unit_price) for i in cart.items]
-                service.replace("u", lines, currency=cart.currency)
+                service.replace("u", lines, currency=cart.currency, terms=NONE)
             case "set", (int(place), int(quantity)):
-                service.set_item("u", [*ids, "none such"][place % (len(ids) + 1)], ItemChange(quantity=quantity))
+                wanted = [*ids, "none such"][place % (len(ids) + 1)]
+                service.set_item("u", wanted, ItemChange(quantity=quantity), terms=NONE)
             case "remove item", int(place):
-                service.remove_item("u", [*ids, "none such"][place % (len(ids) + 1)])
+                service.remove_item("u", [*ids, "none such"][place % (len(ids) + 1)], terms=NONE)
             case "remove", _:
-                service.remove("u")
+                service.remove("u", terms=NONE)
             case "wait", int(milliseconds):
                 shop.clock.advance(milliseconds)
             case _:
@@ -293,23 +311,26 @@ def _try(shop: Shop, cart: Cart | None, kind: str, what: object) -> bool:
 @pytest.mark.parametrize(
     ("call", "error"),
     [
-        (lambda s: s.add("u", [Line("b", 1), Line("a", 0)]), InvalidRequest),
-        (lambda s: s.add("u", [Line("b", 1), Line("a", 6)]), LimitExceeded),
-        (lambda s: s.add("u", [Line("b", 1), Line("c", 1, unit_price=1, currency="USD")]), CurrencyMismatch),
-        (lambda s: s.add("u", [Line(each, 1) for each in "bcd"]), LimitExceeded),
-        (lambda s: s.replace("u", [Line(each, 1) for each in "bcde"], currency=None), InvalidRequest),
-        (lambda s: s.replace("u", [], currency="eur"), InvalidRequest),
-        (lambda s: s.set_item("u", "a", ItemChange()), InvalidRequest),
-        (lambda s: s.set_item("u", "a", ItemChange(quantity=11)), InvalidRequest),
-        (lambda s: s.set_item("u", "b", ItemChange(quantity=1)), ItemNotFound),
-        (lambda s: s.set_item("u", "a", ItemChange(unit_price=1, currency="USD")), CurrencyMismatch),
-        (lambda s: s.remove_item("u", "b"), ItemNotFound),
+        (lambda s: s.add("u", [Line("b", 1), Line("a", 0)], terms=NONE), InvalidRequest),
+        (lambda s: s.add("u", [Line("b", 1), Line("a", 6)], terms=NONE), LimitExceeded),
+        (
+            lambda s: s.add("u", [Line("b", 1), Line("c", 1, unit_price=1, currency="USD")], terms=NONE),
+            CurrencyMismatch,
+        ),
+        (lambda s: s.add("u", [Line(each, 1) for each in "bcd"], terms=NONE), LimitExceeded),
+        (lambda s: s.replace("u", [Line(each, 1) for each in "bcde"], currency=None, terms=NONE), InvalidRequest),
+        (lambda s: s.replace("u", [], currency="eur", terms=NONE), InvalidRequest),
+        (lambda s: s.set_item("u", "a", ItemChange(), terms=NONE), InvalidRequest),
+        (lambda s: s.set_item("u", "a", ItemChange(quantity=11), terms=NONE), InvalidRequest),
+        (lambda s: s.set_item("u", "b", ItemChange(quantity=1), terms=NONE), ItemNotFound),
+        (lambda s: s.set_item("u", "a", ItemChange(unit_price=1, currency="USD"), terms=NONE), CurrencyMismatch),
+        (lambda s: s.remove_item("u", "b", terms=NONE), ItemNotFound),
     ],
 )
 def test_what_is_refused_changes_nothing(call: Callable[[CartService], object], error: type[CartsvcError]) -> None:
     """Nothing is clamped and nothing half done: the record is the one it was."""
     shop = Shop(limits=Limits(max_quantity=10, max_items=3))
-    shop.service.add("u", [Line("a", 5, unit_price=1, currency="EUR")])
+    shop.add(Line("a", 5, unit_price=1, currency="EUR"))
     before = shop.record()
     shop.clock.advance(1)
     with pytest.raises(error):
@@ -320,33 +341,33 @@ def test_what_is_refused_changes_nothing(call: Callable[[CartService], object], 
 def test_a_wrong_change_is_told_before_the_cart_is_looked_for(shop: Shop) -> None:
     """A request that is wrong by itself is wrong whatever there is."""
     with pytest.raises(InvalidRequest):
-        shop.service.set_item("absent", "a", ItemChange(quantity=-1))
+        shop.service.set_item("absent", "a", ItemChange(quantity=-1), terms=NONE)
 
 
 def test_a_full_store_changes_nothing() -> None:
     """The cart that cannot grow stays as it was, can be made smaller and removed."""
     shop = Shop(room=2000)
-    shop.service.add("u", [Line("a", 5)])
+    shop.add(Line("a", 5))
     before = shop.record()
     with pytest.raises(StoreFull):
-        shop.service.add("u", [Line(f"b{n}", 1, {"o": "x" * 200}) for n in range(9)])
+        shop.add(*[Line(f"b{n}", 1, {"o": "x" * 200}) for n in range(9)])
     assert shop.record() == before
-    assert shop.service.set_item("u", "a", ItemChange(quantity=1)).items[0].quantity == 1
-    shop.service.remove("u")
+    assert there(shop.service.set_item("u", "a", ItemChange(quantity=1), terms=NONE)).items[0].quantity == 1
+    shop.service.remove("u", terms=NONE)
     assert shop.service.get("u") is None
 
 
 def test_a_lowered_limit_leaves_carts_usable(shop: Shop) -> None:
     """After a restart with lower limits a cart that is past them can shrink and be changed, and does not grow."""
-    shop.service.add("u", [Line(each, 50) for each in "abc"])
+    shop.add(*[Line(each, 50) for each in "abc"])
     later = shop.with_limits(Limits(max_quantity=10, max_items=2))
     with pytest.raises(LimitExceeded):
-        later.add("u", [Line("a", 1)])
+        later.add("u", [Line("a", 1)], terms=NONE)
     with pytest.raises(LimitExceeded):
-        later.add("u", [Line("d", 1)])
-    later.set_item("u", "a", ItemChange(unit_price=5, currency="EUR"))
-    later.set_item("u", "b", ItemChange(quantity=10))
-    cart = later.remove_item("u", "c")
+        later.add("u", [Line("d", 1)], terms=NONE)
+    later.set_item("u", "a", ItemChange(unit_price=5, currency="EUR"), terms=NONE)
+    later.set_item("u", "b", ItemChange(quantity=10), terms=NONE)
+    cart = there(later.remove_item("u", "c", terms=NONE))
     assert [(item.item_id, item.quantity) for item in cart.items] == [("a", 50), ("b", 10)]
 
 
@@ -364,9 +385,9 @@ def test_it_is_ready_when_its_store_is(shop: Shop, monkeypatch: pytest.MonkeyPat
 
 def test_users_do_not_meet(shop: Shop) -> None:
     """What one user does leaves the others' carts as they were."""
-    shop.service.add("u", [Line("a", 1)])
-    other = shop.service.add("U", [Line("b", 2)])
-    shop.service.remove("u")
+    shop.add(Line("a", 1))
+    other = shop.add(Line("b", 2), user="U")
+    shop.service.remove("u", terms=NONE)
     assert shop.service.get("U") == other
 
 
@@ -388,7 +409,7 @@ def test_adds_that_race_all_count() -> None:
 
     def work(number: int) -> None:
         for _ in range(100):
-            shop.service.add("u", [Line("shared", 1), Line(f"own-{number}", 2)])
+            shop.add(Line("shared", 1), Line(f"own-{number}", 2))
 
     at_once(32, work)
     cart = shop.cart()
@@ -408,7 +429,7 @@ def test_a_limit_holds_in_a_race() -> None:
     def work(number: int) -> None:
         for _ in range(50):
             try:
-                shop.service.add("u", [Line("a", 1)])
+                shop.add(Line("a", 1))
             except LimitExceeded:
                 continue
             accepted.append(number)
@@ -427,11 +448,11 @@ def test_one_of_many_makes_the_cart() -> None:
 
     def work(number: int) -> None:
         for _ in range(50):
-            if shop.service.replace("u", [Line("a", 1 + number)], currency=None).created:
+            if shop.replace([Line("a", 1 + number)]).status == 201:
                 made.append(number)
             if number % 2:
                 try:
-                    shop.service.remove("u")
+                    shop.service.remove("u", terms=NONE)
                 except CartNotFound:
                     continue
                 removed.append(number)

@@ -10,26 +10,31 @@ import pytest
 
 from cartsvc.cart import Limits
 from cartsvc.errors import SettingsError
+from cartsvc.record import Policy
 from cartsvc.settings import Settings
 
 DAY = 86_400  # seconds
 
-# Each whole number: its variable, its field, its default, its least and its most.
+# Each whole number: its variable, its field, its default, its least and its most. What the environment says in seconds
+# is kept in milliseconds where carts are stamped with it.
 WHOLE = [
     ("PORT", "port", 8080, 1, 65_535),
     ("WEB_CONCURRENCY", "workers", None, 1, 1024),
     ("CARTSVC_THREADS", "threads", 0, 0, 1024),
     ("CARTSVC_KEEP_ALIVE", "keep_alive", 5, 1, 3600),
     ("CARTSVC_MEMORY_LIMIT", "memory_limit", 536_870_912, 1_048_576, 2**50),
-    ("CARTSVC_CART_TTL", "cart_ttl", 30 * DAY, 1, 3650 * DAY),
+    ("CARTSVC_CART_TTL", "policy.cart_ttl", 30 * DAY, 1, 3650 * DAY),
+    ("CARTSVC_GUEST_TTL", "policy.guest_ttl", 7 * DAY, 1, 3650 * DAY),
+    ("CARTSVC_IDEMPOTENCY_KEYS", "policy.max_keys", 32, 1, 1000),
+    ("CARTSVC_IDEMPOTENCY_TTL", "policy.key_ttl", DAY, 1, 30 * DAY),
     ("CARTSVC_MAX_BODY", "max_body", 131_072, 1024, 16_777_216),
-    ("CARTSVC_MAX_QUANTITY", "limits.max_quantity", 999, 1, 10**9),
-    ("CARTSVC_MAX_ITEMS", "limits.max_items", 500, 1, 10_000),
-    ("CARTSVC_MAX_CART_BYTES", "limits.max_cart_bytes", 65_536, 1024, 4_194_304),
-    ("CARTSVC_MAX_OPTIONS", "limits.max_options", 10, 0, 100),
-    ("CARTSVC_MAX_OPTION_NAME", "limits.max_option_name", 64, 1, 1024),
-    ("CARTSVC_MAX_OPTION_VALUE", "limits.max_option_value", 256, 1, 4096),
-    ("CARTSVC_MAX_UNIT_PRICE", "limits.max_unit_price", 10**10, 1, 10**12),
+    ("CARTSVC_MAX_QUANTITY", "policy.limits.max_quantity", 999, 1, 10**9),
+    ("CARTSVC_MAX_ITEMS", "policy.limits.max_items", 500, 1, 10_000),
+    ("CARTSVC_MAX_CART_BYTES", "policy.limits.max_cart_bytes", 65_536, 1024, 4_194_304),
+    ("CARTSVC_MAX_OPTIONS", "policy.limits.max_options", 10, 0, 100),
+    ("CARTSVC_MAX_OPTION_NAME", "policy.limits.max_option_name", 64, 1, 1024),
+    ("CARTSVC_MAX_OPTION_VALUE", "policy.limits.max_option_value", 256, 1, 4096),
+    ("CARTSVC_MAX_UNIT_PRICE", "policy.limits.max_unit_price", 10**10, 1, 10**12),
 ]
 OTHERS = ["CARTSVC_STORE_URL", "CARTSVC_CORS_ORIGINS", "CARTSVC_LOG_LEVEL"]
 
@@ -45,6 +50,9 @@ def field(settings: Settings, path: str) -> object:
     value: object = settings
     for name in path.split("."):
         value = getattr(value, name)
+    if path.endswith("_ttl"):
+        assert isinstance(value, int)
+        return value / 1000
     return value
 
 
@@ -66,16 +74,21 @@ def test_without_an_environment_all_is_as_the_contract_says() -> None:
         keep_alive=5,
         store_url="memory://",
         memory_limit=512 * 2**20,
-        cart_ttl=30 * DAY,
         max_body=128 * 2**10,
-        limits=Limits(
-            max_quantity=999,
-            max_items=500,
-            max_cart_bytes=64 * 2**10,
-            max_options=10,
-            max_option_name=64,
-            max_option_value=256,
-            max_unit_price=10**10,
+        policy=Policy(
+            limits=Limits(
+                max_quantity=999,
+                max_items=500,
+                max_cart_bytes=64 * 2**10,
+                max_options=10,
+                max_option_name=64,
+                max_option_value=256,
+                max_unit_price=10**10,
+            ),
+            cart_ttl=30 * DAY * 1000,
+            guest_ttl=7 * DAY * 1000,
+            max_keys=32,
+            key_ttl=DAY * 1000,
         ),
         cors_origins=(),
         log_level="info",
@@ -86,8 +99,9 @@ def test_without_an_environment_all_is_as_the_contract_says() -> None:
 
 def test_the_tables_here_have_every_setting() -> None:
     """A setting that is added is tested here too."""
-    fields = {each.name for each in msgspec.structs.fields(Settings)} - {"limits", "warnings"}
-    fields |= {f"limits.{each.name}" for each in msgspec.structs.fields(Limits)}
+    fields = {each.name for each in msgspec.structs.fields(Settings)} - {"policy", "warnings"}
+    fields |= {f"policy.{each.name}" for each in msgspec.structs.fields(Policy)} - {"policy.limits"}
+    fields |= {f"policy.limits.{each.name}" for each in msgspec.structs.fields(Limits)}
     assert {path for _, path, *_ in WHOLE} | {"store_url", "cors_origins", "log_level"} == fields
 
 
@@ -224,10 +238,10 @@ def test_other_programs_variables_are_none_of_our_business(monkeypatch: pytest.M
     assert Settings.from_env().warnings == ()
 
 
-@pytest.mark.parametrize("name", ["port", "limits", "warnings"])
+@pytest.mark.parametrize("name", ["port", "policy", "warnings"])
 def test_settings_are_frozen(name: str) -> None:
     """What was checked at the start stays so."""
     with pytest.raises(AttributeError):
         setattr(Settings.from_env(), name, None)
     with pytest.raises(AttributeError):
-        Settings.from_env().limits.max_items = 1  # type: ignore[misc]
+        Settings.from_env().policy.limits.max_items = 1  # type: ignore[misc]

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from cartsvc.cart import Limits
 
 _DESCRIPTION = """\
-Shopping carts over REST. Adding is atomic: adds that race all count, and a request is done whole or not at all.
+Shopping carts over REST. Changes that race all count, and a request is done whole or not at all. With an
+`Idempotency-Key` it is done once, however often it is sent; with `If-Match`, only if nobody changed the cart before.
 
 Money is integer minor units. Times are UTC. Errors are problem details (RFC 9457), `application/problem+json`."""
 

@@ -7,19 +7,25 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
-from flask import Response, request
+from flask import Response
 from msgspec import Struct
 
+from cartsvc.api.headers import tags
 from cartsvc.cart import subtotal
+from cartsvc.terms import ANY
 
 if TYPE_CHECKING:
     from cartsvc.cart import Cart, Item
+    from cartsvc.terms import Outcome
 
-_CACHING = "private, no-cache"  # a shared cache must not keep a cart, and every use asks whether it is current
+_CACHING = {"Cache-Control": "private, no-cache"}  # no shared cache keeps a cart, and every use asks if it is current
+_JSON = ("Content-Type", "application/json")
 _encoder = msgspec.json.Encoder()
 
 
-class _ItemView(Struct):
+class ItemView(Struct):
+    """One item as the API shows it."""
+
     item_id: str
     product_id: str
     options: dict[str, str]
@@ -29,10 +35,12 @@ class _ItemView(Struct):
     added_at: datetime
 
 
-class _CartView(Struct):
+class CartView(Struct):
+    """A cart as the API shows it."""
+
     user_id: str
     version: int
-    items: list[_ItemView]
+    items: list[ItemView]
     item_count: int
     total_quantity: int
     currency: str | None
@@ -42,13 +50,44 @@ class _CartView(Struct):
     expires_at: datetime | None
 
 
-def cart_answer(user_id: str, cart: Cart | None, *, status: int = 200) -> Response:
-    """The cart, or what an absent one reads as; 304 when a GET says that the caller has it (RFC 9110, 13.1.2)."""
-    if cart is None:
-        return _json(_encoder.encode(_CartView(user_id, 0, [], 0, 0, None, 0, None, None, None)), status)
+def cart_answer(user_id: str, cart: Cart | None) -> Response:
+    """The cart as a GET asks for it: 304 when the caller has it (RFC 9110, 13.1.2)."""
     if _is_current(cart):
-        return _not_modified(cart)
-    view = _CartView(
+        return Response(status=304, headers=etag_headers(cart))
+    return _json(cart_view(user_id, cart), 200, cart)
+
+
+def item_answer(cart: Cart, item: Item) -> Response:
+    """One item, under its cart's ETag; 304 as for the cart."""
+    if _is_current(cart):
+        return Response(status=304, headers=etag_headers(cart))
+    return _json(_item_view(item), 200, cart)
+
+
+def write_answer(user_id: str, outcome: Outcome) -> Response:
+    """What a write came to: the cart as it is now, or nothing when it was removed."""
+    if outcome.status == 204:  # noqa: PLR2004 - No Content
+        answer = Response(status=204)
+        del answer.headers["Content-Type"]  # of no content
+    else:
+        answer = _json(cart_view(user_id, outcome.cart), outcome.status, outcome.cart)
+    if outcome.replayed:
+        answer.headers["Idempotency-Replayed"] = "true"
+    return answer
+
+
+def guest_answer(user_id: str, location: str) -> Response:
+    """A new guest. Whoever has the id has the cart, so no cache may keep it."""
+    headers = {"Location": location, "Cache-Control": "no-store"}
+    body = _encoder.encode({"user_id": user_id, "token": None})
+    return Response(body, 201, headers, mimetype="application/json")
+
+
+def cart_view(user_id: str, cart: Cart | None) -> CartView:
+    """The cart, or what an absent one reads as."""
+    if cart is None:
+        return CartView(user_id, 0, [], 0, 0, None, 0, None, None, None)
+    return CartView(
         user_id,
         cart.version,
         [_item_view(item) for item in cart.items],
@@ -60,42 +99,25 @@ def cart_answer(user_id: str, cart: Cart | None, *, status: int = 200) -> Respon
         _time(cart.updated_at),
         _time(cart.expires_at),
     )
-    return _json(_encoder.encode(view), status, etag=cart.etag)
 
 
-def item_answer(cart: Cart, item: Item) -> Response:
-    """One item, under its cart's ETag; 304 as for the cart."""
-    if _is_current(cart):
-        return _not_modified(cart)
-    return _json(_encoder.encode(_item_view(item)), 200, etag=cart.etag)
+def etag_headers(cart: Cart | None) -> dict[str, str]:
+    """The headers of an answer that shows this cart; an absent cart has no ETag."""
+    return _CACHING if cart is None else {**_CACHING, "ETag": f'"{cart.etag}"'}
 
 
-def empty_answer() -> Response:
-    """204: done, and there is nothing to show."""
-    answer = Response(status=204)
-    del answer.headers["Content-Type"]  # of no content
-    return answer
+def _is_current(cart: Cart | None) -> bool:
+    stated = tags("If-None-Match")
+    return stated is not None and cart is not None and (stated == ANY or cart.etag in stated)
 
 
-def _is_current(cart: Cart) -> bool:
-    stated = request.method in {"GET", "HEAD"} and "If-None-Match" in request.headers
-    return stated and request.if_none_match.contains_weak(cart.etag)
+def _json(view: CartView | ItemView, status: int, cart: Cart | None) -> Response:
+    return Response(_encoder.encode(view), status, [_JSON, *etag_headers(cart).items()])
 
 
-def _not_modified(cart: Cart) -> Response:
-    return Response(status=304, headers={"ETag": f'"{cart.etag}"', "Cache-Control": _CACHING})
-
-
-def _json(body: bytes, status: int, *, etag: str | None = None) -> Response:
-    headers = {"Cache-Control": _CACHING}
-    if etag is not None:
-        headers["ETag"] = f'"{etag}"'
-    return Response(body, status, headers, mimetype="application/json")
-
-
-def _item_view(item: Item) -> _ItemView:
+def _item_view(item: Item) -> ItemView:
     price = item.unit_price
-    return _ItemView(
+    return ItemView(
         item.item_id,
         item.product_id,
         dict(item.options),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import flask_smorest
 
@@ -15,13 +15,51 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 
 ETAG = {"ETag": {"schema": {"type": "string"}, "description": "Names this state of the cart (RFC 9110, 8.8.3)."}}
+# Their examples stand in the schemas: those of a parameter would be filled in by Swagger UI, and sent.
+_TAGS = {"type": "string", "examples": ['"3t6rahouFHt350Cy"', "*"]}
 _IF_NONE_MATCH = {
     "in": "header",
     "name": "If-None-Match",
     "description": "ETags got before: the answer is 304 when the cart is still one of them.",
-    "schema": {"type": "string"},
+    "schema": _TAGS,
+}
+_TERMS = (
+    {
+        "in": "header",
+        "name": "Idempotency-Key",
+        "description": "Made up by you for one request and sent again with its repetitions: it is done once.",
+        "schema": {
+            "type": "string",
+            "pattern": r"^[\x21-\x7e]{1,255}$",
+            "examples": ["7c0f1d3a-2f5e-4d9b-9d52-0c6f5c1e8a11"],
+        },
+    },
+    {
+        "in": "header",
+        "name": "If-Match",
+        "description": "Do it only if the cart is still in one of these states; `*`: only if there is a cart.",
+        "schema": _TAGS,
+    },
+    {
+        "in": "header",
+        "name": "If-None-Match",
+        "description": "Do it only if the cart is in none of these states; `*`: only if there is no cart.",
+        "schema": _TAGS,
+    },
+)
+_REPLAYED = {
+    "Idempotency-Replayed": {
+        "schema": {"type": "string", "enum": ["true"]},
+        "description": "This request was done before; nothing was done now, and the cart is shown as it is.",
+    }
 }
 _OF_BODIES = (400, 413, 415)
+
+
+class _Note(NamedTuple):
+    problems: tuple[int, ...] = ()
+    conditional: bool = False
+    keyed: bool = False
 
 
 class Blueprint(flask_smorest.Blueprint):
@@ -38,24 +76,31 @@ class Blueprint(flask_smorest.Blueprint):
         self._prepare_doc_cbks.append(self._prepare_problem_doc)
 
     def _prepare_problem_doc(self, doc: dict[str, Any], doc_info: dict[str, Any], **_: object) -> dict[str, Any]:
-        problems, conditional = doc_info.get("answers", ((), False))
-        if conditional:
+        note = doc_info.get("answers", _Note())
+        if note.conditional:
             doc.setdefault("parameters", []).append(_IF_NONE_MATCH)
             doc["responses"][304] = {"description": "The cart is still the one you have.", "headers": ETAG}
+        problems = (*note.problems, 400) if note.conditional else note.problems
+        if note.keyed:
+            doc.setdefault("parameters", []).extend(_TERMS)
+            problems = (*problems, 400, 409, 412, 507)
+            for status in {200, 201, 204} & doc["responses"].keys():
+                doc["responses"][status].setdefault("headers", {}).update(_REPLAYED)
         bodies = _OF_BODIES if "requestBody" in doc else ()
         doc["responses"] |= {status: reference(status) for status in (*self._always, *bodies, *problems)}
         doc["responses"] = {str(status): response for status, response in sorted(doc["responses"].items())}
         return doc
 
 
-def answers(*problems: int, conditional: bool = False) -> Callable[[F], F]:
-    """Document what else a view can answer: these statuses' problems, and 304 when it is ``conditional``.
+def answers(*problems: int, conditional: bool = False, keyed: bool = False) -> Callable[[F], F]:
+    """Document what else a view takes and answers: these statuses' problems, and more for what it is.
 
-    Only a note on the view: nothing happens at run time.
+    A ``conditional`` read can answer 304; a ``keyed`` write takes an Idempotency-Key and preconditions. Only a note on
+    the view: nothing happens at run time.
     """
 
     def note(view: F) -> F:
-        view.__dict__.setdefault("_apidoc", {})["answers"] = (problems, conditional)
+        view.__dict__.setdefault("_apidoc", {})["answers"] = _Note(problems, conditional, keyed)
         return view
 
     return note

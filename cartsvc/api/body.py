@@ -3,37 +3,49 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from flask import current_app
+from marshmallow import ValidationError
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
+from cartsvc.api.headers import this_request
 from cartsvc.errors import Fault, InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from flask import Request
-    from marshmallow import ValidationError
+    from marshmallow import Schema
 
 _MOST_CHARACTERS = 200  # of one pointer: it may quote a name that the caller made up
 
 
 class BodyParser(FlaskParser):
-    """Takes ``application/json`` and nothing else; what RFC 8259 calls unpredictable (repeated names) is refused."""
+    """Takes ``application/json`` and nothing else; what RFC 8259 calls unpredictable (repeated names) is refused.
 
-    def _raw_load_json(self, req: Request) -> Any:  # noqa: ANN401 - whatever JSON holds
-        charset = req.mimetype_params.get("charset", "utf-8")
-        if req.mimetype != "application/json" or charset.lower() != "utf-8" or req.headers.get("Content-Encoding"):
+    All arguments here are bodies, and all schemas instances: what webargs does for others takes a fifteenth of a POST.
+    """
+
+    def parse(self, argmap: Schema, req: Request | None = None, **_: object) -> Any:  # type: ignore[override]  # noqa: ANN401 - what the schema makes of it
+        """What the schema makes of the body. Raises InvalidRequest, which names every fault and its place."""
+        req = req or this_request()
+        if not _is_json(req):
             raise UnsupportedMediaType("The body must be application/json in UTF-8, without a Content-Encoding.")
-        return parse_json(_data(req))
+        try:
+            return argmap.load(parse_json(_data(req)))
+        except ValidationError as error:
+            raise InvalidRequest(_faults(error.messages, "")) from error
 
-    def handle_error(self, error: ValidationError, *_args: object, **_kwargs: object) -> NoReturn:
-        """Name every fault that marshmallow found and its place in the body."""
-        messages = error.messages_dict["json"]  # webargs files them under where the arguments came from
-        raise InvalidRequest(_faults(messages, "")) from error
+
+def _is_json(req: Request) -> bool:
+    if req.environ.get("HTTP_CONTENT_ENCODING"):
+        return False
+    if req.environ.get("CONTENT_TYPE") == "application/json":  # what nearly everyone sends needs no parsing
+        return True
+    return req.mimetype == "application/json" and req.mimetype_params.get("charset", "utf-8").lower() == "utf-8"
 
 
 def _data(req: Request) -> bytes:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from flask import Response, current_app, request
+from flask import Response, current_app, url_for
 
-from cartsvc.api.answers import cart_answer, empty_answer, item_answer
+from cartsvc.api.answers import cart_answer, guest_answer, item_answer, write_answer
 from cartsvc.api.blueprint import ETAG, Blueprint, answers
+from cartsvc.api.headers import terms, this_request
 from cartsvc.api.schemas import (
     CART,
     CART_EXAMPLE,
+    GUEST,
     ITEM,
     ITEM_CHANGE,
     ITEM_EXAMPLE,
+    MERGE,
     NEW_CART,
     NEW_ITEM,
     NEW_ITEM_EXAMPLE,
     NEW_ITEMS,
     Contents,
+    Merge,
 )
 from cartsvc.cart import check_user_id
 
@@ -42,6 +46,8 @@ _ITEM_ID = {
     "schema": {"type": "string"},
     "example": "sku-1",
 }
+_GUEST_EXAMPLE = {"user_id": "guest-3xKq2v0PzT9cW1bYd7Rf4A", "token": None}
+_LOCATION = {"Location": {"schema": {"type": "string"}, "description": "The guest's cart."}}
 
 blp = Blueprint("carts", __name__, url_prefix="/cart", description="Carts and their items.", always=(422, 500, 503))
 
@@ -52,7 +58,8 @@ def _service() -> CartService:
 
 @blp.before_request
 def _check_user_id() -> None:
-    if request.view_args is not None and request.method != "OPTIONS":
+    request = this_request()
+    if request.view_args and request.method != "OPTIONS":
         check_user_id(request.view_args["user_id"])
 
 
@@ -68,7 +75,7 @@ def get_cart(user_id: str) -> Response:
 
 
 @blp.route("/<user_id>", methods=["POST"], parameters=[_USER_ID])
-@answers(409, 507)
+@answers(keyed=True)
 @blp.arguments(NEW_ITEM, example=NEW_ITEM_EXAMPLE)
 @blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
 def add_item(line: Line, user_id: str) -> Response:
@@ -77,11 +84,11 @@ def add_item(line: Line, user_id: str) -> Response:
     The same product with the same options is the same item: its quantities add up, and the last price stated wins.
     The cart is made when it is not there.
     """
-    return cart_answer(user_id, _service().add(user_id, [line]))
+    return write_answer(user_id, _service().add(user_id, [line], terms=terms(line)))
 
 
 @blp.route("/<user_id>", methods=["PUT"], parameters=[_USER_ID])
-@answers(507)
+@answers(keyed=True)
 @blp.arguments(NEW_CART, example={"items": [NEW_ITEM_EXAMPLE]})
 @blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
 @blp.response(201, CART, example=CART_EXAMPLE, headers=ETAG, description="The cart was not there before.")
@@ -90,24 +97,23 @@ def put_cart(contents: Contents, user_id: str) -> Response:
 
     The cart holds exactly these items afterwards, in this order. What a GET returned can be edited and sent back.
     """
-    replaced = _service().replace(user_id, contents.lines, currency=contents.currency)
-    return cart_answer(user_id, replaced.cart, status=201 if replaced.created else 200)
+    lines, currency = contents
+    return write_answer(user_id, _service().replace(user_id, lines, currency=currency, terms=terms(contents)))
 
 
 @blp.route("/<user_id>", methods=["DELETE"], parameters=[_USER_ID])
-@answers(404)
+@answers(404, keyed=True)
 @blp.response(204, description="The cart is gone.")
 def delete_cart(user_id: str) -> Response:
     """Remove a cart
 
     404 when there is none; on a retry that means: it is done.
     """
-    _service().remove(user_id)
-    return empty_answer()
+    return write_answer(user_id, _service().remove(user_id, terms=terms()))
 
 
 @blp.route("/<user_id>/items", methods=["POST"], parameters=[_USER_ID])
-@answers(409, 507)
+@answers(keyed=True)
 @blp.arguments(NEW_ITEMS, example={"items": [NEW_ITEM_EXAMPLE]})
 @blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
 def add_items(lines: list[Line], user_id: str) -> Response:
@@ -115,7 +121,7 @@ def add_items(lines: list[Line], user_id: str) -> Response:
 
     All of them are added, or none.
     """
-    return cart_answer(user_id, _service().add(user_id, lines))
+    return write_answer(user_id, _service().add(user_id, lines, terms=terms(lines)))
 
 
 @blp.route("/<user_id>/items/<item_id>", methods=["GET"], parameters=[_USER_ID, _ITEM_ID])
@@ -130,7 +136,7 @@ def get_item(user_id: str, item_id: str) -> Response:
 
 
 @blp.route("/<user_id>/items/<item_id>", methods=["PATCH"], parameters=[_USER_ID, _ITEM_ID])
-@answers(404, 409, 507)
+@answers(404, keyed=True)
 @blp.arguments(ITEM_CHANGE, example={"quantity": 3})
 @blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
 def change_item(change: ItemChange, user_id: str, item_id: str) -> Response:
@@ -138,15 +144,40 @@ def change_item(change: ItemChange, user_id: str, item_id: str) -> Response:
 
     A quantity of 0 removes the item. A price comes with its currency.
     """
-    return cart_answer(user_id, _service().set_item(user_id, item_id, change))
+    return write_answer(user_id, _service().set_item(user_id, item_id, change, terms=terms(change)))
 
 
 @blp.route("/<user_id>/items/<item_id>", methods=["DELETE"], parameters=[_USER_ID, _ITEM_ID])
-@answers(404)
+@answers(404, keyed=True)
 @blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
 def delete_item(user_id: str, item_id: str) -> Response:
     """Take an item out of a cart
 
     A cart whose last item was taken out is an empty cart, not an absent one.
     """
-    return cart_answer(user_id, _service().remove_item(user_id, item_id))
+    return write_answer(user_id, _service().remove_item(user_id, item_id, terms=terms()))
+
+
+@blp.route("", methods=["POST"])
+@blp.response(201, GUEST, example=_GUEST_EXAMPLE, headers=_LOCATION, description="The guest's id.")
+def create_guest() -> Response:
+    """Make a guest
+
+    An id for a shopper without an account. The cart is made by the first add, not here.
+    """
+    user_id = _service().new_guest()
+    return guest_answer(user_id, url_for("carts.get_cart", user_id=user_id))
+
+
+@blp.route("/<user_id>/merge", methods=["POST"], parameters=[_USER_ID])
+@answers(429, keyed=True)
+@blp.arguments(MERGE, example={"from_user_id": _GUEST_EXAMPLE["user_id"]})
+@blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
+def merge_carts(merge: Merge, user_id: str) -> Response:
+    """Merge another cart into this one
+
+    At sign-in: the guest's items move into the user's cart, and the guest's cart is gone. All of it happens, or
+    nothing. A cart that is not there brings nothing.
+    """
+    from_user_id, strategy = merge
+    return write_answer(user_id, _service().merge(user_id, from_user_id, strategy, terms=terms(merge)))

@@ -18,7 +18,7 @@ blp = Blueprint("health", __name__, description="For load balancers and orchestr
 
 
 @blp.route("/healthz", methods=["GET"])
-@blp.response(200, STATUS, example=_OK)
+@blp.response(200, STATUS, example=_OK, description="It does.")
 def live() -> dict[str, str]:
     """Does the process answer?
 
@@ -29,7 +29,7 @@ def live() -> dict[str, str]:
 
 @blp.route("/readyz", methods=["GET"])
 @answers(503)
-@blp.response(200, STATUS, example=_OK)
+@blp.response(200, STATUS, example=_OK, description="It can.")
 def ready() -> dict[str, str]:
     """Can it serve carts?
 

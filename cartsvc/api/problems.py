@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from flask import Response
+from flask import Response, request
 
 from cartsvc import errors
-from cartsvc.api.schemas import ProblemSchema
+from cartsvc.api.answers import cart_view, etag_headers
+from cartsvc.api.schemas import CART_EXAMPLE, ProblemSchema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from apispec import APISpec
     from werkzeug.exceptions import HTTPException
@@ -36,6 +37,11 @@ OF_ERROR: dict[type[errors.CartsvcError], Problem] = {
     errors.ItemNotFound: Problem(404, "item-not-found", "No such item"),
     errors.LimitExceeded: Problem(409, "limit-exceeded", "A limit of the cart would be exceeded"),
     errors.CurrencyMismatch: Problem(409, "currency-mismatch", "Another currency than the cart's"),
+    errors.CartSealed: Problem(409, "cart-sealed", "The cart is being merged", (("Retry-After", "5"),)),
+    errors.MergeAborted: Problem(409, "merge-aborted", "The merge was called off"),
+    errors.PreconditionFailed: Problem(412, "precondition-failed", "The cart is in another state"),
+    errors.KeyReused: Problem(422, "idempotency-key-reused", "The Idempotency-Key stood on another request"),
+    errors.TooManyMerges: Problem(429, "too-many-merges", "Too many merges into this cart", (("Retry-After", "60"),)),
     errors.InvalidRequest: Problem(422, "invalid-request", "The request is not valid"),
     errors.RecordUnreadable: Problem(500, "record-unreadable", "This cart cannot be read"),
     errors.StoreError: Problem(503, "store-away", "The store is away", (("Retry-After", "1"),)),
@@ -50,6 +56,11 @@ OF_STATUS: dict[int, Problem] = {
     415: Problem(415, "unsupported-media-type", "The body has the wrong media type"),
     500: Problem(500, "internal-error", "Something is wrong with the service"),
 }
+_WITH_CART = 412
+_HEADERS: dict[str, dict[str, Any]] = {
+    "ETag": {"schema": {"type": "string"}, "description": "Of the cart in this answer; none when it is absent."},
+    "Retry-After": {"schema": {"type": "string", "pattern": "^[0-9]+$"}, "description": "Seconds until it may work."},
+}
 _DETAILS = {
     404: "No route of this service has this path; /openapi.json lists them.",
     405: "The Allow header lists the methods of this path.",
@@ -61,6 +72,8 @@ _DETAILS = {
 def of_error(error: errors.CartsvcError) -> Response:
     """The answer to an error of ours."""
     kind = next(OF_ERROR[each] for each in type(error).__mro__ if each in OF_ERROR)
+    if isinstance(error, errors.PreconditionFailed):
+        return _with_cart(kind, error)
     faults = getattr(error, "faults", ())[:_MOST_FAULTS]
     if not faults:
         return answer(kind, str(error))
@@ -75,14 +88,22 @@ def of_exception(error: HTTPException) -> Response:
     return answer(kind, _DETAILS.get(status) or str(error.description), headers=headers)
 
 
+def _with_cart(kind: Problem, error: errors.PreconditionFailed) -> Response:
+    """The problem, and the current cart with its ETag, so that the client can rebase without another call."""
+    user_id = (request.view_args or {})["user_id"]
+    headers = etag_headers(error.cart).items()
+    return answer(kind, str(error), headers=headers, more={"cart": cart_view(user_id, error.cart)})
+
+
 def answer(
     kind: Problem,
     detail: str,
     *,
     faults: Iterable[errors.Fault] = (),
     headers: Iterable[tuple[str, str]] = (),
+    more: Mapping[str, object] | None = None,
 ) -> Response:
-    """A problem as a response."""
+    """A problem as a response; ``more`` are its extension members (RFC 9457, 3.2)."""
     body: dict[str, Any] = {
         "type": f"urn:cartsvc:problem:{kind.slug}",
         "title": kind.title,
@@ -91,6 +112,7 @@ def answer(
     }
     if listed := [fault._asdict() for fault in faults]:
         body["errors"] = listed
+    body |= more or {}
     return Response(msgspec.json.encode(body), kind.status, [*kind.headers, *headers], mimetype=MEDIA_TYPE)
 
 
@@ -102,8 +124,9 @@ def describe(spec: APISpec) -> None:
         titles = [kind.title for kind in kinds]
         description = ", or ".join([titles[0], *(title[0].lower() + title[1:] for title in titles[1:])]) + "."
         response: dict[str, Any] = {"description": description, "content": content}
-        if any(kind.headers for kind in kinds):
-            response["headers"] = {name: {"schema": {"type": "string"}} for kind in kinds for name, _ in kind.headers}
+        headers = {name for kind in kinds for name, _ in kind.headers} | ({"ETag"} if status == _WITH_CART else set())
+        if headers:
+            response["headers"] = {name: _HEADERS[name] for name in sorted(headers)}
         spec.components.response(reference(status), response)
 
 
@@ -123,4 +146,4 @@ def _example(kind: Problem) -> dict[str, Any]:
     faults = [errors.Fault("/quantity", "A quantity is 1 to 999.")] if kind.slug == "invalid-request" else []
     told = answer(kind, "; ".join(fault.detail for fault in faults) or kind.title + ".", faults=faults)
     example: dict[str, Any] = msgspec.json.decode(told.data)
-    return example
+    return example | ({"cart": CART_EXAMPLE} if kind.status == _WITH_CART else {})

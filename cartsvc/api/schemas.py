@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from marshmallow import RAISE, Schema, ValidationError, fields, post_load
-from marshmallow.validate import Length
+from marshmallow.validate import Length, OneOf
 from msgspec import structs
 
-from cartsvc.cart import CURRENCY, MAX_PRODUCT_ID, MAX_SUBTOTAL, ItemChange, Line
+from cartsvc.cart import CURRENCY, MAX_PRODUCT_ID, MAX_SUBTOTAL, STRATEGIES, ItemChange, Line
 
 if TYPE_CHECKING:
-    from cartsvc.cart import Limits
+    from cartsvc.cart import Limits, Strategy
 
 MAX_LINES = 100  # in one POST .../items
 
@@ -59,7 +59,7 @@ def _time(**metadata: Any) -> fields.DateTime:  # noqa: ANN401 - JSON Schema key
 
 
 def _read_only() -> fields.Raw:
-    return fields.Raw(allow_none=True, metadata={"readOnly": True, "description": "Taken and ignored."})
+    return fields.Raw(dump_only=True, metadata={"description": "Taken and ignored."})
 
 
 # ---- answers ----
@@ -109,6 +109,7 @@ class ProblemSchema(_Strict):
     status = _whole(minimum=400, maximum=599)
     detail = _text()
     errors = fields.List(fields.Nested(FaultSchema))
+    cart = fields.Nested(CartSchema, metadata={"description": "With 412: the cart as it is now."})
 
 
 class StatusSchema(_Strict):
@@ -136,7 +137,20 @@ class _Texts(fields.Dict):
             raise ValidationError(told) from error
 
 
-class PriceSchema(_Strict):
+class _Request(_Strict):
+    """A body that may be an answer sent back: its read-only members are taken and ignored, whatever they hold."""
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - marshmallow's own
+        super().__init__(**kwargs)
+        self._ignored = self.dump_fields.keys() - self.load_fields.keys()
+
+    def load(self, data: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - marshmallow's own
+        if isinstance(data, dict) and not self._ignored.isdisjoint(data):
+            data = {name: value for name, value in data.items() if name not in self._ignored}
+        return super().load(data, **kwargs)
+
+
+class PriceSchema(_Request):
     """The members that adding and changing an item share."""
 
     unit_price = _whole(required=False, allow_none=True, minimum=0, description="Minor units. Needs its currency.")
@@ -191,7 +205,7 @@ class NewItemsSchema(_Strict):
         return _placed(data["items"])
 
 
-class NewCartSchema(_Strict):
+class NewCartSchema(_Request):
     """Everything the cart is to hold. What a GET returned can be sent back."""
 
     items = fields.List(fields.Nested(NewItemSchema), required=True)
@@ -211,6 +225,40 @@ class NewCartSchema(_Strict):
     @post_load
     def _contents(self, data: dict[str, Any], **_: object) -> Contents:
         return Contents(_placed(data["items"]), data.get("currency"))
+
+
+class MergeSchema(_Strict):
+    """Which cart to merge into this one, and how to treat what both have."""
+
+    from_user_id = _text(description="Whose cart it is that goes.", examples=["guest-3xKq2v0PzT9cW1bYd7Rf4A"])
+    strategy = fields.String(
+        allow_none=True,
+        validate=OneOf(STRATEGIES),
+        metadata={
+            "default": "sum",
+            "description": "Like items: `sum` adds the quantities, `max` takes the larger one, `keep` leaves the "
+            "target's as it is. `replace` drops what the target had.",
+        },
+    )
+    from_token = fields.String(allow_none=True, metadata={"description": "The guest's token."})
+
+    @post_load
+    def _merge(self, data: dict[str, Any], **_: object) -> Merge:
+        return Merge(data["from_user_id"], data.get("strategy") or "sum")
+
+
+class GuestSchema(_Strict):
+    """A shopper without an account."""
+
+    user_id = _text(description="Nobody can guess it; who knows it can use the cart.")
+    token = fields.String(required=True, allow_none=True, metadata={"description": "Null without authentication."})
+
+
+class Merge(NamedTuple):
+    """What a merge's body says."""
+
+    from_user_id: str
+    strategy: Strategy
 
 
 class Contents(NamedTuple):
@@ -238,5 +286,6 @@ def state_limits(schemas: dict[str, Any], limits: Limits) -> None:
     schemas["NewCart"]["properties"]["items"]["maxItems"] = limits.max_items
 
 
-ITEM, CART, STATUS = ItemSchema(), CartSchema(), StatusSchema()
+ITEM, CART, GUEST, STATUS = ItemSchema(), CartSchema(), GuestSchema(), StatusSchema()
+MERGE = MergeSchema()
 NEW_ITEM, NEW_ITEMS, NEW_CART, ITEM_CHANGE = NewItemSchema(), NewItemsSchema(), NewCartSchema(), ItemChangeSchema()

@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING, ClassVar
 
 from cartsvc import record as records
+from cartsvc.cart import size
 from cartsvc.errors import StoreFull
 from cartsvc.stores.base import CartStore, Reach, T
 
@@ -88,7 +89,7 @@ class MemoryStore(CartStore):
         growth = _cost(user_id, data)
         if old is not None:
             growth -= _cost(user_id, self._records[user_id])
-        if growth > 0 and self._used + growth > self._limit:
+        if growth > 0 and self._used + growth > self._limit and not _is_duty(old, new):
             self._clear(now, sys.maxsize)
             self._clear_this_minute(now)
             if self._used + growth > self._limit:
@@ -136,6 +137,19 @@ class MemoryStore(CartStore):
             record = records.decode(self._records[user_id])
             if record.expires_at <= now:
                 self._drop(user_id, record)
+
+
+def _is_duty(old: Record | None, new: Record) -> bool:
+    """Whether this is written even when the store is full: all but what makes a cart larger, or a new one.
+
+    So a cart can be removed, made smaller and settled, though a key or a mark may take more than what goes. A cart has
+    only so many of them; and the mark of a refused merge into an absent cart goes after a minute.
+    """
+    if old is None:
+        return new.cart is None and bool(new.marks)
+    if new.cart is None or old.cart is None:
+        return new.cart is None
+    return size(new.cart.items) <= size(old.cart.items)
 
 
 def _cost(user_id: str, data: bytes) -> int:

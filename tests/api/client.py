@@ -26,6 +26,30 @@ if TYPE_CHECKING:
     from cartsvc.record import Record
 
 JSON = "application/json"
+# No list of entity tags (RFC 9110, 8.8.3 and 5.6.1), and not a lone asterisk.
+MALFORMED_TAGS = [
+    "",
+    " ",
+    ",,,",
+    "nonsense",
+    '"unclosed',
+    'unopened"',
+    "'x'",
+    "W/",
+    'w/"x"',
+    'W/ "x"',
+    '"a" "b"',
+    '"a"; "b"',
+    '*, "a"',
+    '"a", *',
+    "**",
+    '"a"b',
+    '"a\x7f"',
+    '"a\tb"',
+    '"a b"',
+    '"a""b"',
+    "\x7f",
+]
 _contract = functools.cache(Contract)  # most apps have the same document
 _LEAK = re.compile(r"Traceback|\.py\b|site-packages|codec can't|object at 0x|Error\b")
 
@@ -74,11 +98,17 @@ class RaisingStore(CartStore):
         """Nothing is open."""
 
 
-def make_client(*, store: CartStore | None = None, **settings: Any) -> Client:
-    """A client of an app of its own: with the default settings but for these, whatever the environment says."""
-    with mock.patch.dict(os.environ, clear=True):
-        defaults = Settings.from_env()
-    app = create_app(structs.replace(defaults, **settings), store=store)
+def make_client(*, store: CartStore | None = None, environ: dict[str, str] | None = None, **settings: Any) -> Client:
+    """A client of an app of its own: with the settings of this environment, none if not given, but for these.
+
+    The members of the policy are given as those of the settings are; their times are milliseconds.
+    """
+    with mock.patch.dict(os.environ, environ or {}, clear=True):
+        found = Settings.from_env()
+    assert found.warnings == ()
+    of_policy = {name: settings.pop(name) for name in found.policy.__struct_fields__ if name in settings}
+    policy = structs.replace(found.policy, **of_policy)
+    app = create_app(structs.replace(found, policy=policy, **settings), store=store)
     app.test_client_class = Client
     client = app.test_client()
     assert isinstance(client, Client)
@@ -96,6 +126,12 @@ def pointers(response: TestResponse) -> list[str]:
     return [fault["pointer"] for fault in parse(response.data)["errors"]]
 
 
+def state(client: Client, user_id: str = "alice") -> tuple[str | None, Any]:
+    """All that a GET tells of a cart: its ETag (None when it is absent) and its body."""
+    answer = client.get(f"/cart/{user_id}")
+    return answer.headers.get("ETag"), answer.json
+
+
 def _sent(arguments: dict[str, Any]) -> object:
     if "json" in arguments:
         return arguments["json"]
@@ -109,11 +145,17 @@ def _check_everywhere(response: TestResponse) -> None:
     """What the contract promises of every answer and no schema can say."""
     assert response.headers.getlist("X-Content-Type-Options") == ["nosniff"]
     path, status = response.request.path, response.status_code
-    if path.startswith("/cart/") and status in {200, 201, 304} and response.request.method != "OPTIONS":
+    if path.startswith("/cart/") and status in {200, 201, 304, 412} and response.request.method != "OPTIONS":
         assert response.headers.getlist("Cache-Control") == ["private, no-cache"]
+    if path == "/cart" and status == 201:
+        assert response.headers.getlist("Cache-Control") == ["no-store"]
     if response.mimetype == PROBLEM and response.data:
-        detail = parse(response.data)["detail"]
-        assert not _LEAK.search(detail), f"leaks what only the log may know: {detail}"
+        told = parse(response.data)
+        assert not _LEAK.search(told["detail"]), f"leaks what only the log may know: {told['detail']}"
+        assert ("cart" in told) == (status == 412)
+        if status == 412:
+            assert told["cart"]["user_id"] == path.split("/")[2]
+            _check_sums(told["cart"])
     elif response.mimetype == JSON and response.data and "items" in (cart := parse(response.data)):
         _check_sums(cart)
 

@@ -336,7 +336,7 @@ def test_a_changed_cart_slides_its_expiry(clock: FakeClock) -> None:
 
 def test_an_expired_cart_is_absent(clock: FakeClock) -> None:
     """To the millisecond, for every call; CARTSVC_CART_TTL says when."""
-    client = make_client(cart_ttl=60)
+    client = make_client(cart_ttl=60_000)
     client.post("/cart/alice", json=SKU)
     clock.advance(59_999)
     assert client.get("/cart/alice").json["version"] == 1

@@ -22,6 +22,7 @@ GROWS = [
     ("PUT", "/cart/alice", {"items": [SKU]}),
     ("POST", "/cart/alice/items", {"items": [SKU]}),
     ("PATCH", "/cart/alice/items/sku-1", {"quantity": 1}),
+    ("POST", "/cart/alice/merge", {"from_user_id": "bob"}),
 ]
 SHRINKS = [("DELETE", "/cart/alice", None), ("DELETE", "/cart/alice/items/sku-1", None)]
 
@@ -98,6 +99,8 @@ def test_unknown_routes(client: Client, method: str, path: str) -> None:
 @pytest.mark.parametrize(
     ("path", "allowed"),
     [
+        ("/cart", "OPTIONS POST"),
+        ("/cart/alice/merge", "OPTIONS POST"),
         ("/cart/alice", "DELETE GET HEAD OPTIONS POST PUT"),
         ("/cart/alice/items", "OPTIONS POST"),
         ("/cart/alice/items/sku-1", "DELETE GET HEAD OPTIONS PATCH"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import marshmallow
@@ -106,6 +107,66 @@ def test_every_operation_states_its_problems(client: Client) -> None:
                 assert set(client.contract.resolve(*steps, "responses", status)[1]["content"]) == {PROBLEM}
 
 
+def test_every_header_is_described(client: Client) -> None:
+    """Those of requests have an example too, in the schema: Swagger UI would fill in and send a parameter's own."""
+    for steps, operation in _operations(client):
+        for parameter in operation.get("parameters", []):
+            assert parameter["in"] == "header", steps
+            assert parameter["description"], (steps, parameter["name"])
+            assert parameter["schema"], (steps, parameter["name"])
+            assert parameter["schema"]["examples"], (steps, parameter["name"])
+            assert not {"example", "examples"} & parameter.keys(), (steps, parameter["name"])
+        for status in operation["responses"]:
+            _, response = client.contract.resolve(*steps, "responses", status)
+            for name, header in response.get("headers", {}).items():
+                assert header["schema"], (steps, status, name)
+                assert header.get("description"), (steps, status, name)
+
+
+def test_every_write_takes_terms(client: Client) -> None:
+    """A key, two preconditions, and what they can be answered with; a read takes one precondition, a guest none."""
+    for steps, operation in _operations(client):
+        taken = [parameter["name"] for parameter in operation.get("parameters", [])]
+        is_write = steps[1].startswith("/cart/") and steps[2] != "get"
+        if is_write:
+            assert taken == ["Idempotency-Key", "If-Match", "If-None-Match"]
+            assert {"400", "409", "412", "422"} <= operation["responses"].keys()
+        else:
+            assert taken == (["If-None-Match"] if steps[1].startswith("/cart/") else [])
+            assert ("400" in operation["responses"]) == (taken != [])
+        for status, response in operation["responses"].items():
+            replays = "Idempotency-Replayed" in response.get("headers", {})
+            assert replays == (is_write and status in {"200", "201", "204"}), (steps, status)
+
+
+def test_problems_state_their_headers(client: Client) -> None:
+    """What a client has to act on: when to come again, and the ETag of the cart that a 412 carries."""
+    headers = {
+        name: sorted(response.get("headers", {}))
+        for name, response in client.contract.document["components"]["responses"].items()
+    }
+    assert {name: found for name, found in headers.items() if found} == {
+        "Problem409": ["Retry-After"],
+        "Problem412": ["ETag"],
+        "Problem429": ["Retry-After"],
+        "Problem503": ["Retry-After"],
+    }
+
+
+def test_the_example_of_a_412_has_its_cart(client: Client) -> None:
+    """A client is to read the cart from it, so it must be seen there."""
+    examples = client.contract.resolve("components", "responses", "Problem412", "content", PROBLEM, "examples")[1]
+    assert examples["precondition-failed"]["value"]["cart"]["version"] > 0
+
+
+def test_every_answer_says_more_than_its_status(client: Client) -> None:
+    """The description of an answer is not the phrase that stands for its number anyway."""
+    for steps, operation in _operations(client):
+        for status in operation["responses"]:
+            _, response = client.contract.resolve(*steps, "responses", status)
+            assert response["description"] != HTTPStatus(int(status)).phrase, (steps, status)
+
+
 def test_every_path_parameter_is_described(client: Client) -> None:
     """Those in the template, all of them and no others; each is required and has a schema."""
     for path, item in client.contract.document["paths"].items():
@@ -203,6 +264,7 @@ def test_every_route_is_documented_or_known_not_to_be(client: Client) -> None:
 def test_the_document_promises_no_more_than_is_built(client: Client) -> None:
     """The routes of the contract so far."""
     assert sorted((steps[1], steps[2]) for steps, _ in _operations(client)) == [
+        ("/cart", "post"),
         ("/cart/{user_id}", "delete"),
         ("/cart/{user_id}", "get"),
         ("/cart/{user_id}", "post"),
@@ -211,6 +273,7 @@ def test_the_document_promises_no_more_than_is_built(client: Client) -> None:
         ("/cart/{user_id}/items/{item_id}", "delete"),
         ("/cart/{user_id}/items/{item_id}", "get"),
         ("/cart/{user_id}/items/{item_id}", "patch"),
+        ("/cart/{user_id}/merge", "post"),
         ("/healthz", "get"),
         ("/readyz", "get"),
     ]
@@ -356,6 +419,70 @@ def test_the_checker_sees_wrong_answers(client: Client, wrong: Callable[..., Res
     client.application.view_functions["carts.get_cart"] = wrong
     with pytest.raises((AssertionError, json.JSONDecodeError)):
         client.get("/cart/alice")
+
+
+def _refusal(slug: str, code: int = 409, headers: dict[str, str] | None = None, **members: Any) -> Any:
+    body = {"type": f"urn:cartsvc:problem:{slug}", "title": "X", "status": code, "detail": "X."} | members
+    return _json(body, code, headers or {}, PROBLEM)
+
+
+ABSENT = CART | {"version": 0}
+REPLAYED = HEADERS | {"Idempotency-Replayed": "true"}
+KEYED = {"Idempotency-Key": "k"}
+
+
+def test_the_checker_lets_right_writes_pass(client: Client) -> None:
+    """The answers to writes that the next test makes wrong are right before that."""
+    for right, sent in (
+        (_json(CART), {}),
+        (_json(CART, headers=REPLAYED), KEYED),
+        (_json(ABSENT, headers=_without("ETag")), {}),
+        (_refusal("limit-exceeded"), {}),
+        (_refusal("cart-sealed", headers={"Retry-After": "5"}), {}),
+        (_refusal("precondition-failed", 412, HEADERS, cart=CART), {}),
+        (_refusal("precondition-failed", 412, _without("ETag"), cart=ABSENT), {}),
+    ):
+        client.application.view_functions["carts.add_item"] = right
+        client.post("/cart/alice", json=SKU, headers=sent)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sent"),
+    [
+        (_json(CART, headers=REPLAYED), {}),
+        (_json(CART, headers=HEADERS | {"Idempotency-Replayed": "yes"}), KEYED),
+        (_json(CART, 201, REPLAYED), KEYED),
+        (_json(ABSENT), {}),
+        (_refusal("cart-sealed"), {}),
+        (_refusal("limit-exceeded", headers=REPLAYED), KEYED),
+        (_refusal("limit-exceeded", cart=CART), {}),
+        (_refusal("store-away", 503), {}),
+        (_refusal("precondition-failed", 412, HEADERS), {}),
+        (_refusal("precondition-failed", 412, _without("ETag"), cart=CART), {}),
+        (_refusal("precondition-failed", 412, _without("Cache-Control"), cart=CART), {}),
+        (_refusal("precondition-failed", 412, HEADERS, cart=ABSENT), {}),
+        (_refusal("precondition-failed", 412, HEADERS, cart=CART | {"user_id": "bob"}), {}),
+        (_refusal("precondition-failed", 412, HEADERS, cart=CART | {"item_count": 1}), {}),
+        (_refusal("precondition-failed", 412, HEADERS, cart={}), {}),
+    ],
+)
+def test_the_checker_sees_wrong_answers_to_writes(client: Client, wrong: Any, sent: dict[str, str]) -> None:
+    """Replays nobody asked for, a 412 without its cart, problems that do not say when to come again."""
+    client.application.view_functions["carts.add_item"] = wrong
+    with pytest.raises(AssertionError):
+        client.post("/cart/alice", json=SKU, headers=sent)
+
+
+def test_the_checker_sees_guests_in_caches(client: Client) -> None:
+    """Whoever has a guest's id has its cart: an answer that a cache may keep is caught."""
+    guest = {"user_id": "guest-1", "token": None}
+    for headers, passes in (({"Cache-Control": "no-store"}, True), ({}, False), ({"Cache-Control": "no-cache"}, False)):
+        client.application.view_functions["carts.create_guest"] = _json(guest, 201, headers | {"Location": "/x"})
+        if passes:
+            client.post("/cart")
+        else:
+            with pytest.raises(AssertionError):
+                client.post("/cart")
 
 
 def test_the_checker_sees_missing_headers_of_every_answer(client: Client) -> None:
