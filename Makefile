@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-container test-browser lint format lock bench
+.PHONY: help install run test test-container test-browser soak lint format lock bench
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ test-container: .venv/.dev ## Test the container: needs Docker
 
 test-browser: .venv/.dev ## Test Swagger UI and CORS in Chromium: needs /usr/bin/chromium, or CHROMIUM=path
 	$(BIN)/pytest -m browser tests/browser
+
+soak: .venv/.dev ## Run the randomised tests for long; SEED=n repeats a run
+	HYPOTHESIS_PROFILE=soak $(BIN)/pytest --hypothesis-seed=$(or $(SEED),random) \
+		tests/test_service_model.py tests/test_cart.py tests/test_memory_store.py tests/live/test_live_model.py
 
 lint: .venv/.dev ## Check style, types, Dockerfile and compose file
 	$(BIN)/ruff check .
