@@ -1,0 +1,293 @@
+"""The real server and the model side by side: keys, tags, repetitions, answers that get lost, duplicates that race."""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+from itertools import count
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+from clients import SECONDS, Answer, Client
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from model import Model, Refused, Request, Told
+
+from cartsvc import errors
+from cartsvc.api.problems import OF_ERROR
+
+if TYPE_CHECKING:
+    import model
+    from servers import Server
+
+MAX_QUANTITY, MAX_ITEMS, MAX_KEYS = 9, 3, 3
+SETTINGS = {
+    "CARTSVC_MAX_QUANTITY": str(MAX_QUANTITY),
+    "CARTSVC_MAX_ITEMS": str(MAX_ITEMS),
+    "CARTSVC_IDEMPOTENCY_KEYS": str(MAX_KEYS),
+    "CARTSVC_KEEP_ALIVE": "3600",  # a connection waits for hypothesis, not for a shopper
+}
+PRODUCTS = ["a", "b", "c", "d"]
+DAY = 86_400
+
+users = st.integers(0, 2)
+products = st.sampled_from(PRODUCTS)
+money = st.sampled_from(["EUR", "USD"])
+prices = st.none() | st.integers(0, 3)
+strategies = st.sampled_from(["sum", "max", "keep", "replace"])
+keys = st.none() | st.sampled_from(["k1", "k2", "k3", "k4", "k5"])
+fates = st.sampled_from(["answered", "answered", "answered", "lost", "doubled"])
+examples = count(1)
+
+
+class Terms(NamedTuple):
+    """What a request says beside what to do. ``tag`` is the place of a state in all that were seen, -1 none of them."""
+
+    key: str | None
+    tag: int | None
+    create: bool
+
+
+NO_TERMS = Terms(None, None, create=False)
+terms = st.just(NO_TERMS) | st.builds(
+    Terms, key=keys, tag=st.none() | st.integers(-1, 5), create=st.sampled_from([False, False, False, True])
+)
+
+
+@st.composite
+def some_lines(draw: st.DrawFn) -> tuple[tuple[str, int, int | None, str], ...]:
+    """One or two lines, in one currency, right by themselves."""
+    currency = draw(money)
+    lines = draw(st.lists(st.tuples(products, st.integers(1, 4), prices), min_size=1, max_size=2))
+    return tuple((product, quantity, price, "" if price is None else currency) for product, quantity, price in lines)
+
+
+class HttpMachine(RuleBasedStateMachine):
+    """The server, the model, and how to send both the same and compare. Carts of an example are its own."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url = url
+        self.client = Client(url)
+        example = next(examples)
+        self.users = [f"alice-{example}", f"bob-{example}", f"guest-{example}"]
+        self.model = Model(max_quantity=MAX_QUANTITY, max_items=MAX_ITEMS, max_keys=MAX_KEYS, now=0)
+        self.etags: dict[int, str] = {}  # of the model's states, as far as they were ever seen
+        self.sent: list[Request] = []
+
+    def teardown(self) -> None:
+        """Let the connection go."""
+        self.client.connection.close()
+
+    # ---- what can happen ----
+
+    @rule(user=users, lines=some_lines(), terms=terms, fate=fates)
+    def add(self, user: int, lines: tuple[object, ...], terms: Terms, fate: str) -> None:
+        """A client adds."""
+        self.send(user, ("add", lines), terms, fate)
+
+    @rule(user=users, lines=some_lines(), terms=terms, fate=fates)
+    def replace(self, user: int, lines: tuple[object, ...], terms: Terms, fate: str) -> None:
+        """A client puts a whole cart."""
+        self.send(user, ("replace", lines), terms, fate)
+
+    @rule(
+        user=users,
+        product=products,
+        quantity=st.none() | st.integers(0, MAX_QUANTITY),
+        price=prices,
+        currency=money,
+        terms=terms,
+        fate=fates,
+    )
+    def set_item(
+        self,
+        *,
+        user: int,
+        product: str,
+        quantity: int | None,
+        price: int | None,
+        currency: str,
+        terms: Terms,
+        fate: str,
+    ) -> None:
+        """A client sets a quantity, or a price, or both."""
+        if quantity is None and price is None:
+            quantity = 1
+        self.send(user, ("set", product, quantity, price, "" if price is None else currency), terms, fate)
+
+    @rule(user=users, product=products, terms=terms, fate=fates)
+    def remove_item(self, user: int, product: str, terms: Terms, fate: str) -> None:
+        """A client takes an item out."""
+        self.send(user, ("remove_item", product), terms, fate)
+
+    @rule(user=users, terms=terms, fate=fates)
+    def remove(self, user: int, terms: Terms, fate: str) -> None:
+        """A client removes a cart."""
+        self.send(user, ("remove",), terms, fate)
+
+    @rule(pair=st.permutations(range(3)), strategy=strategies, terms=terms, fate=fates)
+    def merge(self, pair: list[int], strategy: str, terms: Terms, fate: str) -> None:
+        """A client merges one cart into another."""
+        self.send(pair[0], ("merge", self.users[pair[1]], strategy), terms, fate)
+
+    @rule(pair=st.permutations(range(3)), key=keys, fate=fates)
+    def sign_in(self, pair: list[int], key: str | None, fate: str) -> None:
+        """A client merges one cart into another, and does so once more."""
+        self.send(pair[0], ("merge", self.users[pair[1]], "max"), Terms(key, None, create=False), fate)
+        self.perform(self.sent[-1], fate)
+
+    @precondition(lambda self: self.sent)
+    @rule(which=st.integers(0, 7), fate=fates)
+    def repeat(self, which: int, fate: str) -> None:
+        """A request is sent once more: a retry after a lost answer, or one long after."""
+        self.perform(self.sent[-1 - which % len(self.sent)], fate)
+
+    # ---- what must be so ----
+
+    @invariant()
+    def carts_are_as_they_should_be(self) -> None:
+        """Each cart is what the model says, under an ETag that never named another state."""
+        for user in self.users:
+            answer = self.client.call("GET", f"/cart/{user}")
+            assert answer.status == 200
+            self.compare(answer.body, answer.headers["ETag"], self.model.cart(user))
+
+    # ---- how it is done ----
+
+    def send(self, user: int, what: tuple[object, ...], terms: Terms, fate: str) -> None:
+        """Send a new request."""
+        state = terms.tag
+        if state is not None and state >= 0:
+            seen = sorted(self.etags)
+            state = seen[-1 - state % len(seen)] if seen else None
+        request = Request(self.users[user], what, terms.key, state, terms.create)
+        self.sent.append(request)
+        self.perform(request, fate)
+
+    def perform(self, request: Request, fate: str) -> None:
+        """Send it to both and compare what they say.
+
+        An answer may be lost: its client is gone before it comes. A request with a key may be sent once more at the
+        same time, on another connection: whichever comes first is done, and the other one is its repetition.
+        """
+        expected = self.expect(request)
+        if fate == "answered" or (fate == "doubled" and request.key is None):
+            self.compare_answers(self.call(request), expected)
+            return
+        with Client(self.url) as lost:
+            self.write(lost, request)
+            lost.connection.sock.shutdown(socket.SHUT_WR)
+            if fate == "doubled":
+                self.compare_answers(self.call(request), expected, doubled=True)
+            # It is done when an answer comes, which nobody reads.
+            assert select.select([lost.connection.sock], [], [], SECONDS)[0] != []
+            assert lost.connection.sock.recv(1, socket.MSG_PEEK) != b""
+
+    def expect(self, request: Request) -> Told | str:
+        """What the model tells, or the name of the error."""
+        steps = self.model.run(request)
+        try:
+            while True:
+                next(steps)
+        except StopIteration as end:
+            told: Told = end.value
+            return told
+        except Refused as refused:
+            return refused.kind
+
+    def call(self, request: Request) -> Answer:
+        """Send it and read its answer."""
+        self.write(self.client, request)
+        return self.client.answer()
+
+    def write(self, client: Client, request: Request) -> None:
+        """Send it."""
+        method, rest, body = as_http(request.what)
+        headers = {"Content-Type": "application/json"}
+        if request.key is not None:
+            headers["Idempotency-Key"] = request.key
+        if request.wants is not None:
+            headers["If-Match"] = self.etags.get(request.wants, '"no-such-tag"')
+        if request.create:
+            headers["If-None-Match"] = "*"
+        data = None if body is None else json.dumps(body)
+        client.connection.request(method, f"/cart/{request.user}{rest}", data, headers)
+
+    def compare_answers(self, answer: Answer, expected: Told | str, *, doubled: bool = False) -> None:
+        """The answer is what the model tells; of two at the same time either may be the first."""
+        if isinstance(expected, str):
+            refusals = {expected, "MergeAborted"} if doubled else {expected}
+            assert told_of(answer) in [problem_of(each) for each in refusals]
+            return
+        assert answer.status == expected.status, answer.body
+        replayed = answer.headers["Idempotency-Replayed"] == "true"
+        assert replayed == expected.replayed or (doubled and replayed)
+        if answer.body is not None:
+            self.compare(answer.body, answer.headers["ETag"], expected.cart)
+
+    def compare(self, body: dict[str, Any], etag: str | None, expected: model.Cart | None) -> None:
+        """The cart is the one expected, and its ETag is that of its state and of no other."""
+        if expected is None:
+            assert (body["version"], body["items"], etag) == (0, [], None)
+            return
+        items = [(item["item_id"], item["quantity"], item["unit_price"]) for item in body["items"]]
+        assert items == [(name, item.quantity, item.price) for name, item in expected.items.items()]
+        assert (body["currency"], body["version"]) == (expected.currency, expected.version)
+        if expected.state not in self.etags:
+            assert etag is not None
+            assert etag not in self.etags.values()
+            self.etags[expected.state] = etag
+        assert etag == self.etags[expected.state]
+
+
+def as_http(what: tuple[Any, ...]) -> tuple[str, str, object]:
+    """Method, rest of the path and body of an operation."""
+    operation, *arguments = what
+    match operation, arguments:
+        case "add", [lines]:
+            return "POST", "/items", {"items": [as_line(*each) for each in lines]}
+        case "replace", [lines]:
+            return "PUT", "", {"items": [as_line(*each) for each in lines]}
+        case "set", [product, quantity, price, currency]:
+            return "PATCH", f"/items/{product}", {"quantity": quantity, **as_price(price, currency)}
+        case "remove_item", [product]:
+            return "DELETE", f"/items/{product}", None
+        case "remove", []:
+            return "DELETE", "", None
+        case "merge", [source, strategy]:
+            return "POST", "/merge", {"from_user_id": source, "strategy": strategy}
+    raise AssertionError(operation)
+
+
+def as_line(product: str, quantity: int, price: int | None, currency: str) -> dict[str, object]:
+    """A line as the API reads it."""
+    return {"product_id": product, "quantity": quantity, **as_price(price, currency)}
+
+
+def as_price(price: int | None, currency: str) -> dict[str, object]:
+    """A price as the API reads it, or nothing."""
+    return {} if price is None else {"unit_price": price, "currency": currency}
+
+
+def told_of(answer: Answer) -> tuple[int, str]:
+    """The status and the slug of a problem."""
+    assert answer.headers["Content-Type"] == "application/problem+json", answer
+    return answer.status, answer.body["type"].removeprefix("urn:cartsvc:problem:")
+
+
+def problem_of(name: str) -> tuple[int, str]:
+    """How the API tells this error."""
+    kind = OF_ERROR[getattr(errors, name)]
+    return kind.status, kind.slug
+
+
+@pytest.mark.parametrize(
+    "server", [SETTINGS, SETTINGS | {"CARTSVC_THREADS": "4"}], ids=["gevent", "threads"], indirect=True
+)
+def test_the_server_does_what_the_model_says(server: Server) -> None:
+    """Every accepted change is in effect exactly once, whatever is repeated, doubled or never answered."""
+    half = settings(max_examples=settings().max_examples // 2)  # each step is a few requests: half as many as elsewhere
+    run_state_machine_as_test(lambda: HttpMachine(server.url), settings=half)
