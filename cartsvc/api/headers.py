@@ -57,7 +57,7 @@ def tags(header: str) -> frozenset[str] | None:
     text = this_request().headers.get(header)
     if text is None:
         return None
-    if text.strip() == "*":
+    if text.strip(" \t") == "*":
         return ANY
     if not _TAGS.fullmatch(text):
         raise BadRequest(f'{header} must be * or a list of entity tags such as "abc", in their quotes.')
