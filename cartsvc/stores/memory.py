@@ -95,12 +95,13 @@ class MemoryStore(CartStore):
             if self._used + growth > self._limit:
                 raise StoreFull
         minute = new.expires_at // _MINUTE
-        if minute not in self._due:
-            self._due[minute] = set()
-            heapq.heappush(self._minutes, minute)
-        if old is not None:
-            self._forget(user_id, old)
-        self._due[minute].add(user_id)
+        if old is None or old.expires_at // _MINUTE != minute:
+            if minute not in self._due:
+                self._due[minute] = set()
+                heapq.heappush(self._minutes, minute)
+            if old is not None:
+                self._forget(user_id, old)
+            self._due[minute].add(user_id)
         self._records[user_id] = data
         self._used += growth
 
