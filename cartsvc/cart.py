@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import msgspec
 from msgspec import Struct
 
-from cartsvc.errors import CurrencyMismatch, Fault, InvalidRequest, ItemNotFound, LimitExceeded
+from cartsvc.errors import CurrencyMismatch, Fault, InvalidRequest, ItemNotFound, LimitExceeded, step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -178,13 +178,14 @@ def _option_faults(line: Line, limits: Limits) -> Iterator[Fault]:
     if len(line.options) > limits.max_options:
         yield Fault(place, f"An item has at most {limits.max_options} options.")
     for name, value in line.options.items():
-        here = f"{place}/{name.replace('~', '~0').replace('/', '~1')}"
         if not 1 <= len(name) <= limits.max_option_name or _CONTROL.search(name):
             length = limits.max_option_name
             yield Fault(place, f"An option's name has 1 to {length} characters, and no control characters.")
         elif len(value) > limits.max_option_value or _CONTROL.search(value):
             length = limits.max_option_value
-            yield Fault(here, f"An option's value has at most {length} characters, and no control characters.")
+            yield Fault(
+                place + step(name), f"An option's value has at most {length} characters, and no control characters."
+            )
 
 
 def _price_faults(

@@ -39,6 +39,11 @@ class Fault(NamedTuple):
     detail: str
 
 
+def step(name: str) -> str:
+    """One step of a JSON Pointer: a name with its slash before it, escaped (RFC 6901, section 3)."""
+    return "/" + name.replace("~", "~0").replace("/", "~1")
+
+
 class CartsvcError(Exception):
     """Whatever this service raises on purpose; ``str()`` of it is fit for the caller's eyes."""
 

@@ -23,7 +23,7 @@ from cartsvc.record import MARK_LIFE, Mark, Seal, following, live_cart, live_mar
 from cartsvc.terms import OldSeal, Outcome, check_conditions, check_seal, key_for, replay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
     from typing import Never
 
     from cartsvc.cart import Stamp, Strategy
@@ -225,11 +225,18 @@ class Merger:
         return self._kept(record, stamp, mark=structs.replace(mark, done=False))
 
     def _kept(
-        self, record: Record | None, stamp: Stamp, *, key: Key | None = None, mark: Mark | None = None
+        self,
+        record: Record | None,
+        stamp: Stamp,
+        *,
+        key: Key | None = None,
+        mark: Mark | None = None,
+        forget: Container[str] = (),
     ) -> Record | None:
-        """The record with its cart and seal as they are, and a key or a mark added."""
+        """The record with its cart and seal as they are; a key or a mark added, or marks forgotten."""
         cart, seal = (record.cart, record.seal) if record is not None else (None, None)
-        return following(record, cart, stamp=stamp, policy=self._policy, seal=seal, key=key, mark=mark)
+        policy = self._policy
+        return following(record, cart, stamp=stamp, policy=policy, seal=seal, key=key, mark=mark, forget=forget)
 
     def _decision(self, source: str, seal: Seal) -> Callable[[Record | None], tuple[Record | None, bool]]:
         """What became of the merge of this seal, says its target; from now on it is called off if nobody knew."""
@@ -260,9 +267,7 @@ class Merger:
             raise TooManyMerges
 
         def change(record: Record | None) -> tuple[Record | None, None]:
-            cart, seal = (record.cart, record.seal) if record is not None else (None, None)
-            stamp = self._stamp(target, tag)
-            return following(record, cart, stamp=stamp, policy=self._policy, seal=seal, forget=forget), None
+            return self._kept(record, self._stamp(target, tag), forget=forget), None
 
         self._store.update(target, change)
 

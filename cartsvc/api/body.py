@@ -12,7 +12,7 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from cartsvc.api.headers import this_request
-from cartsvc.errors import Fault, InvalidRequest
+from cartsvc.errors import Fault, InvalidRequest, step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,12 +92,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _faults(messages: Any, place: str) -> Iterator[Fault]:  # noqa: ANN401 - marshmallow nests dicts and lists of texts
     if isinstance(messages, dict):
         for key, nested in messages.items():
-            step = (
-                ""
-                if key == "_schema" and nested != ["Unknown field."]
-                else "/" + str(key).replace("~", "~0").replace("/", "~1")
-            )
-            yield from _faults(nested, place + step)
+            whole = key == "_schema" and nested != ["Unknown field."]  # marshmallow's name for all of an object
+            yield from _faults(nested, place if whole else place + step(str(key)))
     else:
         for message in messages:
             yield Fault(place[:_MOST_CHARACTERS], message)
