@@ -20,8 +20,9 @@ from cartsvc.settings import Settings
 from cartsvc.stores import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
+    from wsgiref.types import StartResponse, WSGIEnvironment
 
     from flask import Request, Response
     from werkzeug.routing import MapAdapter
@@ -33,6 +34,7 @@ _GUEST_BYTES = 16  # 128 random bits: nobody guesses another's cart
 _REQUEST_HEADERS = ("Content-Type", "Idempotency-Key", "If-Match", "If-None-Match")
 _RESPONSE_HEADERS = ("ETag", "Idempotency-Replayed", "Location", "Retry-After")
 _PREFLIGHT_SECONDS = 600
+_NO_SNIFFING = ("X-Content-Type-Options", "nosniff")
 
 
 class _NoSessions(SessionInterface):
@@ -62,6 +64,15 @@ class _App(Flask):
             return super().create_url_adapter(request)
         return self.url_map.bind("", request.root_path, None, request.scheme, request.method, request.path)
 
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer, and let no browser guess what an answer is; as an after_request it costs twice that."""
+
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:  # noqa: ANN401 - as WSGI has it
+            headers.append(_NO_SNIFFING)
+            return start_response(status, headers, exc_info)
+
+        return self.wsgi_app(environ, start)
+
 
 def create_app(settings: Settings | None = None, *, store: CartStore | None = None) -> Flask:
     """Make the application: from the environment, or from ``settings`` (and on ``store``) where a test says so.
@@ -85,7 +96,6 @@ def create_app(settings: Settings | None = None, *, store: CartStore | None = No
         new_guest=partial(secrets.token_urlsafe, _GUEST_BYTES),
     )
     Api(app, limits=policy.limits)
-    app.after_request(_no_sniffing)
     if settings.cors_origins:
         CORS(
             app,
@@ -104,8 +114,3 @@ def _pattern(origin: str) -> str | re.Pattern[str]:
 
 def _clock() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _no_sniffing(response: Response) -> Response:
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    return response

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 from flask import Response
@@ -15,6 +15,9 @@ from cartsvc.cart import subtotal
 from cartsvc.terms import ANY
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
     from cartsvc.cart import Cart, Item
     from cartsvc.terms import Outcome
 
@@ -48,6 +51,18 @@ class CartView(Struct):
     created_at: datetime | None
     updated_at: datetime | None
     expires_at: datetime | None
+
+
+class _Ready(Response):
+    """An answer that goes out as it is: werkzeug would copy and correct its headers, and wrap its one chunk.
+
+    That is a tenth of a GET, and there is nothing to correct in JSON with its length.
+    """
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Send it; to a HEAD without the body."""
+        start_response(self.status, self.headers.to_wsgi_list())
+        return () if environ["REQUEST_METHOD"] == "HEAD" else cast("list[bytes]", self.response)
 
 
 def cart_answer(user_id: str, cart: Cart | None) -> Response:
@@ -112,7 +127,7 @@ def _is_current(cart: Cart | None) -> bool:
 
 
 def _json(view: CartView | ItemView, status: int, cart: Cart | None) -> Response:
-    return Response(_encoder.encode(view), status, [_JSON, *etag_headers(cart).items()])
+    return _Ready(_encoder.encode(view), status, [_JSON, *etag_headers(cart).items()])
 
 
 def _item_view(item: Item) -> ItemView:
