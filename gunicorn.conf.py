@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 import gevent
 
-from cartsvc.errors import SettingsError
+from cartsvc.errors import SettingsError, StoreUnusable
 from cartsvc.settings import Settings
+from cartsvc.stores import hold
+from cartsvc.stores.urls import MemoryPlace
 
 if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter
@@ -25,13 +27,14 @@ try:
 except SettingsError as error:
     sys.exit(str(error))  # the faults, without a traceback around them
 
-_ONE_PROCESS = settings.store_url.startswith("memory:")
+_ONE_PROCESS = isinstance(settings.store, MemoryPlace)
 
 # Containers reach each other by address, and a loopback default would be heard by nobody.
 bind = f"0.0.0.0:{settings.port}"
 
-# Each process of memory:// has carts of its own: a second one would show a shopper another cart every other time.
-workers = settings.workers or 1
+# A worker a core, or cores stand idle. Each process of memory:// has carts of its own, so there it is one: a second one
+# would show a shopper another cart every other time.
+workers = settings.processes
 
 # A coroutine a connection: slow clients hold up nobody, and no threads fight for the interpreter lock.
 worker_class = "gthread" if settings.threads else "gevent"
@@ -50,8 +53,10 @@ timeout = 30
 # A stop lets running requests finish; docker-compose.yml's stop_grace_period must be longer, or they are cut off.
 graceful_timeout = 20
 
-# Recycling would throw away memory's carts.
-max_requests = 0
+# What leaks slowly, here or in a library, never fills the memory: workers are replaced now and then, not all at once.
+# With memory:// that would throw the carts away.
+max_requests = 0 if _ONE_PROCESS else 100_000
+max_requests_jitter = max_requests // 10
 
 # The heartbeat touches a file; on a disk that is slow or busy that blocks the worker, and it is killed for it.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108, PTH112 - memory, not a shared temporary file; a plain test
@@ -82,6 +87,19 @@ def on_starting(server: Arbiter) -> None:
             "carts in one process: with more, each would have carts of its own. Set WEB_CONCURRENCY=1, or leave it and "
             "--workers out."
         )
+    if server.cfg.preload_app and not _ONE_PROCESS:
+        sys.exit("cartsvc cannot start: with --preload all workers would share one open store. Leave it out.")
+    try:
+        server.held = hold(settings.store)  # for as long as the server lives; its workers inherit it
+    except StoreUnusable as error:
+        sys.exit(f"cartsvc cannot start: {error}")
+
+
+def post_worker_init(worker: Worker) -> None:
+    """Tell what is wrong with how the store is set up: once, by the first worker."""
+    if worker.age == 1:
+        for warning in worker.wsgi.extensions["cartsvc"].advice():
+            worker.log.warning(warning)
 
 
 def post_request(_worker: Worker, _request: object, _environ: object, _response: object) -> None:

@@ -17,7 +17,7 @@ from cartsvc.cart import Line
 from cartsvc.merge import Merger
 from cartsvc.record import Policy
 from cartsvc.service import CartService
-from cartsvc.stores import open_store
+from cartsvc.stores.memory import MemoryStore
 from cartsvc.terms import Terms
 
 _MONTH = 30 * 86_400_000  # milliseconds
@@ -28,7 +28,7 @@ def bytes_a_cart(carts: int) -> float:
     """Put so many 5-item carts into a memory store, as the API would."""
     # Their times are spread over the month before the first of them expires, as shoppers' are.
     ticks = itertools.count()
-    store = open_store("memory://", clock=lambda: 0, memory_limit=2**50)
+    store = MemoryStore(clock=lambda: 0, limit=2**50)
     policy = Policy(cart_ttl=_MONTH)
 
     def clock() -> int:

@@ -14,6 +14,7 @@ from flask.sessions import NullSession, SessionInterface, SessionMixin
 from flask_cors import CORS
 
 from cartsvc.api import Api
+from cartsvc.cli import carts_commands
 from cartsvc.merge import Merger
 from cartsvc.service import CartService
 from cartsvc.settings import Settings
@@ -77,11 +78,17 @@ class _App(Flask):
 def create_app(settings: Settings | None = None, *, store: CartStore | None = None) -> Flask:
     """Make the application: from the environment, or from ``settings`` (and on ``store``) where a test says so.
 
-    Raises SettingsError, which names every wrong setting at once.
+    Raises SettingsError, which names every wrong setting at once, and StoreUnusable.
     """
     settings = settings or Settings.from_env()
     if store is None:
-        store = open_store(settings.store_url, clock=_clock, memory_limit=settings.memory_limit)
+        store = open_store(
+            settings.store,
+            clock=_clock,
+            memory_limit=settings.memory_limit,
+            readers=settings.readers,
+            timeout=settings.store_timeout,
+        )
     logging.getLogger("cartsvc").setLevel(settings.log_level.upper())
     app = _App("cartsvc", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body
@@ -89,12 +96,13 @@ def create_app(settings: Settings | None = None, *, store: CartStore | None = No
     policy, new_tag = settings.policy, partial(secrets.token_urlsafe, _TAG_BYTES)
     app.extensions["cartsvc"] = CartService(
         store,
-        Merger(store, policy=policy, clock=_clock, monotonic=time.monotonic, new_tag=new_tag),
+        Merger(store, policy=policy, clock=_clock, monotonic=_seconds, new_tag=new_tag),
         policy=policy,
         clock=_clock,
         new_tag=new_tag,
         new_guest=partial(secrets.token_urlsafe, _GUEST_BYTES),
     )
+    app.cli.add_command(carts_commands(store, clock=_clock, new_tag=new_tag))
     Api(app, limits=policy.limits)
     if settings.cors_origins:
         CORS(
@@ -114,3 +122,8 @@ def _pattern(origin: str) -> str | re.Pattern[str]:
 
 def _clock() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _seconds() -> float:
+    """The monotonic clock that goes on while the machine sleeps: others, who share the store, do not wait for it."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

@@ -4,6 +4,7 @@
 
     CartsvcError
     ├── SettingsError          the environment holds wrong settings; names them all
+    ├── StoreUnusable          no server can start on this store; says why
     ├── InvalidRequest         the request alone is wrong
     ├── KeyReused              an Idempotency-Key that stood on another request before
     ├── NotFound
@@ -16,7 +17,8 @@
     │   └── MergeAborted       another request has called this merge off
     ├── PreconditionFailed     the cart is not in the state that If-Match or If-None-Match asks for
     ├── TooManyMerges          more merges into one cart than it can remember
-    ├── StoreError
+    ├── StoreError             the store is away
+    │   ├── OutcomeUnknown     a write was sent, and its answer was lost
     │   └── StoreFull          no room for a larger record; what is there stays
     └── RecordUnreadable       stored bytes that are damaged or from a newer version
 """
@@ -132,15 +134,33 @@ class TooManyMerges(CartsvcError):
         super().__init__("Too many carts were merged into this one lately. Try again in a minute.")
 
 
+class StoreUnusable(CartsvcError):
+    """No server can start on this store: its message says why, and is for whoever runs it."""
+
+
 class StoreError(CartsvcError):
-    """The store cannot do what was asked; the record is as it was."""
+    """The store cannot do what was asked; the record is as it was, unless a subclass says otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__("The store does not answer just now. Nothing was changed.")
+
+
+class OutcomeUnknown(StoreError):
+    """A write was sent to the store, and its answer was lost: it was applied, or it was not."""
+
+    def __init__(self) -> None:
+        CartsvcError.__init__(
+            self,
+            "The store's answer was lost, so this request may have been done or not. "
+            "Send it again with its Idempotency-Key; without one, look at the cart first.",
+        )
 
 
 class StoreFull(StoreError):
     """There is no room for a larger record. Reading, shrinking and removing still work."""
 
     def __init__(self) -> None:
-        super().__init__("The store is full: carts can be read, made smaller and removed, but not grow.")
+        CartsvcError.__init__(self, "The store is full: carts can be read, made smaller and removed, but not grow.")
 
 
 class RecordUnreadable(CartsvcError):

@@ -103,7 +103,8 @@ class CartService:
 
         Raises InvalidRequest, LimitExceeded, CurrencyMismatch, MergeAborted, TooManyMerges.
         """
-        return self._merger.merge(user_id, source, strategy, terms=terms)
+        with self._store.one_request():
+            return self._merger.merge(user_id, source, strategy, terms=terms)
 
     def new_guest(self) -> str:
         """A user_id for a shopper without an account. It allocates nothing: the first add does."""
@@ -112,6 +113,10 @@ class CartService:
     def check_ready(self) -> None:
         """Return when the store can answer; raise StoreError when it cannot."""
         self._store.ping()
+
+    def advice(self) -> list[str]:
+        """What whoever runs the store should know at the start."""
+        return self._store.advice()
 
     def _write(
         self,
@@ -124,28 +129,29 @@ class CartService:
         absent_status: int | None = None,
     ) -> Outcome:
         """One change of one record: the client's terms first, in the order of RFC 9110, section 13.2, then the rule."""
-        for _ in range(_ATTEMPTS):
-            tag = self._new_tag()
+        with self._store.one_request():
+            for _ in range(_ATTEMPTS):
+                tag = self._new_tag()
 
-            def change(record: Record | None, tag: str = tag) -> tuple[Record | None, Outcome]:
-                # The time is read here: whoever waited for the turn must not take what came meanwhile for the future.
-                stamp = self._policy.stamp(user_id, now=self._clock(), tag=tag)
-                repeated = replay(record, terms, now=stamp.at, policy=self._policy)
-                if repeated is not None:
-                    return record, repeated
-                check_seal(record, now=stamp.at)
-                before = live_cart(record, now=stamp.at)
-                needs(before)
-                check_conditions(terms, before)
-                cart = rule(before, stamp)
-                answer = status if before is not None or absent_status is None else absent_status
-                key = key_for(terms, status=answer, now=stamp.at)
-                return following(record, cart, stamp=stamp, policy=self._policy, key=key), Outcome(cart, answer)
+                def change(record: Record | None, tag: str = tag) -> tuple[Record | None, Outcome]:
+                    # Read here: whoever waited for the turn must not take what came meanwhile for the future.
+                    stamp = self._policy.stamp(user_id, now=self._clock(), tag=tag)
+                    repeated = replay(record, terms, now=stamp.at, policy=self._policy)
+                    if repeated is not None:
+                        return record, repeated
+                    check_seal(record, now=stamp.at)
+                    before = live_cart(record, now=stamp.at)
+                    needs(before)
+                    check_conditions(terms, before)
+                    cart = rule(before, stamp)
+                    answer = status if before is not None or absent_status is None else absent_status
+                    key = key_for(terms, status=answer, now=stamp.at)
+                    return following(record, cart, stamp=stamp, policy=self._policy, key=key), Outcome(cart, answer)
 
-            try:
-                return self._store.update(user_id, change)
-            except OldSeal as old:
-                self._merger.settle(user_id, old.seal)
+                try:
+                    return self._store.update(user_id, change)
+                except OldSeal as old:
+                    self._merger.settle(user_id, old.seal)
         raise CartSealed
 
 

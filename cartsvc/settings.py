@@ -13,13 +13,16 @@ from marshmallow.validate import OneOf, Range
 from msgspec import Struct
 
 from cartsvc.cart import Limits
+from cartsvc.cores import usable_cores
 from cartsvc.errors import SettingsError
 from cartsvc.record import Policy
+from cartsvc.stores.urls import MemoryPlace, Place, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 _DAY = 86_400  # seconds
+_SPARE_READERS = 126
 _KIB, _MIB = 2**10, 2**20
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -37,13 +40,24 @@ class Settings(Struct, frozen=True, kw_only=True):
     workers: int | None
     threads: int
     keep_alive: int
-    store_url: str
+    store: Place
+    store_timeout: float
     memory_limit: int
     max_body: int
     policy: Policy
     cors_origins: tuple[str, ...]
     log_level: str
     warnings: tuple[str, ...]
+
+    @property
+    def processes(self) -> int:
+        """How many workers serve, unless the command line says otherwise: a core each, where they share their carts."""
+        return self.workers or (1 if isinstance(self.store, MemoryPlace) else usable_cores())
+
+    @property
+    def readers(self) -> int:
+        """How many threads may read the store at once, with room for commands and for workers being replaced."""
+        return 2 * self.processes * max(self.threads, 1) + _SPARE_READERS
 
     @classmethod
     def from_env(cls) -> Settings:
@@ -54,7 +68,8 @@ class Settings(Struct, frozen=True, kw_only=True):
             workers=_whole(env, "WEB_CONCURRENCY", None, least=1, most=1024),
             threads=_whole(env, "CARTSVC_THREADS", 0, least=0, most=1024),
             keep_alive=_whole(env, "CARTSVC_KEEP_ALIVE", 5, least=1, most=3600),
-            store_url=env.str("CARTSVC_STORE_URL", "memory://", validate=_check_store_url),
+            store=_place(env.str("CARTSVC_STORE_URL", "memory://", validate=_place)),
+            store_timeout=_fraction(env, "CARTSVC_STORE_TIMEOUT", 2.0, least=0.1, most=60.0),
             memory_limit=_whole(env, "CARTSVC_MEMORY_LIMIT", 512 * _MIB, least=_MIB, most=2**50),
             max_body=_whole(env, "CARTSVC_MAX_BODY", 128 * _KIB, least=_KIB, most=16 * _MIB),
             policy=_policy(env),
@@ -100,10 +115,19 @@ def _whole(env: Env, name: str, default: Any, *, least: int, most: int) -> Any: 
     return env.int(name, default, validate=Range(least, most, error=error), **said)
 
 
-def _check_store_url(url: str) -> None:
-    if url != "memory://":
-        message = "must be memory://"
-        raise ValidationError(message)
+def _fraction(env: Env, name: str, default: float, *, least: float, most: float) -> Any:  # noqa: ANN401 - as _whole
+    error = f"must be a number from {least:g} to {most:g}"
+    said: dict[str, Any] = {"error_messages": {"invalid": error, "special": error}}
+    return env.float(name, default, validate=Range(least, most, error=error), **said)
+
+
+def _place(url: str | None) -> Any:  # noqa: ANN401 - a Place; None for a fault
+    if url is None:
+        return None
+    try:
+        return parse(url)
+    except ValueError as error:
+        raise ValidationError(str(error)) from None
 
 
 def _check_origins(text: str) -> None:
@@ -119,7 +143,9 @@ def _listed(text: str) -> tuple[str, ...]:
 def _faults(messages_of: Any) -> Iterator[str]:  # noqa: ANN401 - a dict, whatever environs' types say
     for name, messages in sorted(messages_of.items()):
         told = dict.fromkeys(_texts(messages))
-        yield f"{name}={os.environ[name]!r}: {'; '.join(told)}"
+        # This goes into logs, and a URL may hold a password, also one that was given to another setting.
+        value = "..." if name == "CARTSVC_STORE_URL" or "@" in os.environ[name] else repr(os.environ[name])
+        yield f"{name}={value}: {'; '.join(told)}"
 
 
 def _texts(messages: Any) -> Iterator[str]:  # noqa: ANN401 - marshmallow nests lists and dicts of texts

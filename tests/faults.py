@@ -61,6 +61,14 @@ class FaultyStore(CartStore):
         """Go through all."""
         return self.inner.scan()
 
+    def erase(self, user_id: str) -> None:
+        """Erase it."""
+        self.inner.erase(user_id)
+
+    def purge(self) -> int:
+        """Purge."""
+        return self.inner.purge()
+
     def ping(self) -> None:
         """Answer."""
         self.inner.ping()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _ROOT = Path(__file__).parent.parent
 _SECONDS = 30  # to start, to stop, to log something; more than the graceful time-out
@@ -30,14 +30,56 @@ class Ended(NamedTuple):
 
 
 class Server:
-    """A running server. ``url`` has no slash at its end; ``pid`` is gunicorn's first process."""
+    """A server on a port of its own. ``url`` has no slash at its end; ``process`` is gunicorn's first one.
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-        self.process = process
-        self.pid = process.pid
-        self.port = port
-        self.url = f"http://127.0.0.1:{port}"
+    It can be killed and started again on the same port.
+    """
+
+    process: subprocess.Popen[bytes]
+
+    def __init__(self, arguments: tuple[str, ...], environment: dict[str, str], log: Path) -> None:
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._command = _command(arguments)
+        self._environment = _environment(environment, self.port)
         self._log = log
+
+    @property
+    def pid(self) -> int:
+        """Of gunicorn's first process."""
+        return self.process.pid
+
+    def start(self) -> None:
+        """Start it, and return once it answers."""
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self._command, cwd=_ROOT, env=self._environment, stdout=log, stderr=subprocess.STDOUT
+            )
+        self.wait_until_live()
+
+    def kill(self) -> None:
+        """Kill all its processes at once; none of them is there when this returns."""
+        self.process.send_signal(signal.SIGSTOP)  # it would start another worker between our looking and killing
+        self._wait(lambda: _state(self.pid) in "TZ", "has not stopped")
+        workers = self.workers()
+        for pid in [*workers, self.pid]:
+            os.kill(pid, signal.SIGKILL)
+        self.process.wait(_SECONDS)
+        self._wait(lambda: not any(map(_runs, workers)), "has workers left")
+
+    def workers(self) -> list[int]:
+        """The ids of its worker processes, dead ones left out."""
+        # Started by gunicorn's main thread, so they are that one's children.
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [pid for pid in map(int, children) if _runs(pid)]
+
+    def wait_for_workers(self, count: int) -> None:
+        """Return once it has so many workers."""
+        self._wait(lambda: len(self.workers()) == count, f"has not come to {count} workers")
+
+    def wait_for_boots(self, count: int) -> None:
+        """Return once so many workers have begun to start, those that are gone included."""
+        self._wait(lambda: self.log().count("Booting worker") >= count, f"has not started {count} workers")
 
     def log(self) -> str:
         """What it has said until now, on both streams."""
@@ -45,17 +87,21 @@ class Server:
 
     def wait_for_log(self, text: str) -> None:
         """Return once it has said this."""
-        deadline = time.monotonic() + _SECONDS
-        while text not in self.log():
-            assert time.monotonic() < deadline, f"the server has not said {text!r}, but:\n{self.log()}"
-            time.sleep(0.02)
+        self._wait(lambda: text in self.log(), f"has not said {text!r}")
 
     def wait_until_live(self) -> None:
         """Return once /healthz answers."""
-        deadline = time.monotonic() + _SECONDS
-        while not self._is_live():
+
+        def answers() -> bool:
             assert self.process.poll() is None, f"the server did not start:\n{self.log()}"
-            assert time.monotonic() < deadline, f"the server does not answer:\n{self.log()}"
+            return self._is_live()
+
+        self._wait(answers, "does not answer")
+
+    def _wait(self, holds: Callable[[], bool], otherwise: str) -> None:
+        deadline = time.monotonic() + _SECONDS
+        while not holds():
+            assert time.monotonic() < deadline, f"the server {otherwise}:\n{self.log()}"
             time.sleep(0.02)
 
     def _is_live(self) -> bool:
@@ -72,26 +118,21 @@ def serve(*arguments: str, **environment: str) -> Iterator[Server]:
 
     It must stop by SIGTERM within the graceful time-out, with exit code 0. What it said stands below any failure.
     """
-    port = _free_port()
     with tempfile.NamedTemporaryFile(prefix="cartsvc-", suffix=".log") as log:
-        process = subprocess.Popen(
-            _command(arguments), cwd=_ROOT, env=_environment(environment, port), stdout=log, stderr=subprocess.STDOUT
-        )
-        server = Server(process, port, Path(log.name))
+        server = Server(arguments, environment, Path(log.name))
         try:
-            server.wait_until_live()
+            server.start()
             yield server
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-            code = process.wait(_SECONDS)
+            if server.process.poll() is None:
+                server.process.send_signal(signal.SIGTERM)
+            code = server.process.wait(_SECONDS)
             assert code == 0, f"the server ended with exit code {code}"
         except BaseException as error:
             error.add_note(f"The server's log:\n{server.log()}")
             raise
         finally:
-            if process.poll() is None:
-                process.kill()  # its workers see that their parent is gone, and end
-                process.wait()
+            if server.process.poll() is None:
+                server.kill()
 
 
 def run(*arguments: str, **environment: str) -> Ended:
@@ -123,3 +164,16 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _runs(pid: int) -> bool:
+    return _state(pid) not in "XZ"
+
+
+def _state(pid: int) -> str:
+    """One letter, as proc(5) has it; X when there is no such process."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
+    return text.rpartition(") ")[2][0]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from cartsvc.cart import Cart, Item, Limits, Line, Stamp, add, gather
+from cartsvc.errors import RecordUnreadable
 from cartsvc.record import Key, Mark, Record, Seal
 from cartsvc.stores.base import CartStore, Reach
 
@@ -317,6 +318,13 @@ class StoreContract:
             assert dict(store.scan()) == {"new": new}
             clock.advance(5)
 
+    def test_a_record_from_before_1970_is_absent(self, store: CartStore, clock: FakeClock) -> None:
+        """An import may bring one; it can be written, and nobody sees it."""
+        put(store, "u", a_record(clock, lives=-clock() - DAY))
+        assert store.get("u") is None
+        assert list(store.scan()) == []
+        assert store.update("u", lambda there: (there, there)) is None
+
     # ---- scan ----
 
     def test_a_scan_sees_all_that_live(self, store: CartStore, clock: FakeClock) -> None:
@@ -359,6 +367,42 @@ class StoreContract:
                     assert {each: record for each, record in store.scan() if each in stay} == stay
 
         at_once(8, work)
+
+    # ---- erase and purge ----
+
+    def test_what_is_erased_is_gone(self, store: CartStore, clock: FakeClock) -> None:
+        """One record goes, whether there is one or not, and the others stay."""
+        records = {user_id: put(store, user_id, a_record(clock, note=user_id)) for user_id in "abc"}
+        store.erase("b")
+        store.erase("nobody")
+        assert store.get("b") is None
+        assert dict(store.scan()) == {"a": records["a"], "c": records["c"]}
+
+    @pytest.mark.parametrize("lives", [10, 200_000])
+    def test_a_record_made_after_an_erasure_lives_its_own_life(
+        self, store: CartStore, clock: FakeClock, lives: int
+    ) -> None:
+        """The time of the erased one is not its time."""
+        put(store, "u", a_record(clock, lives=lives))
+        store.erase("u")
+        anew = put(store, "u", a_record(clock, lives=2 * lives))
+        clock.advance(2 * lives - 1)
+        put(store, "other", a_record(clock))
+        store.purge()
+        assert store.get("u") == anew
+
+    def test_a_purge_takes_what_has_expired(self, store: CartStore, clock: FakeClock) -> None:
+        """And nothing else, time and again."""
+        for n in range(300):
+            put(store, f"short-{n}", a_record(clock, lives=10))
+        records = {f"long-{n}": put(store, f"long-{n}", a_record(clock, lives=DAY)) for n in range(20)}
+        clock.advance(60_000)
+        assert store.purge() >= 0
+        assert dict(store.scan()) == records
+        assert store.purge() == 0
+        assert dict(store.scan()) == records
+        anew = put(store, "short-0", a_record(clock))
+        assert dict(store.scan()) == records | {"short-0": anew}
 
     # ---- many threads ----
 
@@ -447,6 +491,56 @@ class StoreContract:
     def test_it_does_as_a_dict_does(self, store: CartStore, clock: FakeClock) -> None:
         """Any sequence of calls and of time leaves in the store what it leaves in a plain dict."""
         run_state_machine_as_test(lambda: StoreMachine(store, clock))
+
+
+class LastingStoreContract(StoreContract):
+    """What stores promise besides whose records outlive the process: some may be damaged, or from a newer version."""
+
+    # ---- what cannot be decoded ----
+
+    @pytest.fixture(
+        params=[b"\x01", b"\x01\x97\xa1", b"\x02\x96", b"\xff" * 500], ids=["cut", "damaged", "newer", "0xff"]
+    )
+    def unreadable(self, store: CartStore, clock: FakeClock, request: pytest.FixtureRequest) -> str:
+        """A user whose record cannot be decoded; it has ten minutes to live. It stands between two others."""
+        put(store, "a", a_record(clock, note="a"))
+        put(store, "c", a_record(clock, note="c"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("cartsvc.record.encode", lambda _: request.param)
+            put(store, "b", a_record(clock, lives=600_000))
+        return "b"
+
+    def test_an_unreadable_record_is_an_error_of_its_own(
+        self, store: CartStore, clock: FakeClock, unreadable: str
+    ) -> None:
+        """It can be neither read nor changed, and is not taken for absent; the others can."""
+
+        def change(_: Record | None) -> tuple[Record | None, None]:
+            raise AssertionError
+
+        for _ in range(2):
+            with pytest.raises(RecordUnreadable):
+                store.get(unreadable)
+            with pytest.raises(RecordUnreadable):
+                store.update(unreadable, change)
+        changed = put(store, "a", a_record(clock, note="changed"))
+        assert store.get("a") == changed
+
+    def test_a_scan_names_an_unreadable_record(self, store: CartStore, unreadable: str) -> None:
+        """It comes as the error, and the others come too."""
+        found = dict(store.scan())
+        assert isinstance(found.pop(unreadable), RecordUnreadable)
+        assert found == {"a": store.get("a"), "c": store.get("c")}
+
+    def test_an_unreadable_record_can_be_erased(self, store: CartStore, clock: FakeClock, unreadable: str) -> None:
+        """Then its user has a cart again, which lives its own life."""
+        store.erase(unreadable)
+        assert store.get(unreadable) is None
+        assert set(dict(store.scan())) == {"a", "c"}
+        anew = put(store, unreadable, a_record(clock, lives=1_200_000))
+        clock.advance(1_199_999)
+        store.purge()
+        assert dict(store.scan()) == {"a": store.get("a"), "b": anew, "c": store.get("c")}
 
 
 class StoreMachine(RuleBasedStateMachine):

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
 from functools import cache
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
+import click
 import pytest
 from environs import Env
 from servers import serve
+from store_contract import a_record, put
+from valkeys import valkey
 
 from cartsvc import create_app
 from cartsvc.api.problems import OF_ERROR, OF_STATUS
@@ -19,15 +24,21 @@ from cartsvc.api.schemas import CART, ITEM
 from cartsvc.cart import STRATEGIES
 from cartsvc.errors import SettingsError
 from cartsvc.settings import Settings
+from cartsvc.stores import open_store, urls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cartsvc.stores.urls import Place
+
 _ROOT = Path(__file__).parent.parent
 _README = (_ROOT / "README.md").read_text()
+_STORES = (_ROOT / "docs" / "stores.md").read_text()
+_COMPOSE = (_ROOT / "docker-compose.yml").read_text()
 _PAGES = sorted([*_ROOT.glob("*.md"), *_ROOT.glob("docs/**/*.md")])
 
 _CODE = re.compile(r"`([^`]+)`")
+_FRACTIONS = ", fractions too"
 _UNITS = {
     "": 1,
     "second": 1,
@@ -41,11 +52,15 @@ _UNITS = {
 }
 
 
-def _tables(heading: str) -> list[list[list[str]]]:
-    """The tables below this heading of the README: their rows of cells, without the two lines that head each."""
-    section = re.split(r"^## ", _README.split(f"\n## {heading}\n")[1], flags=re.MULTILINE)[0]
+def _tables(heading: str, page: str = _README) -> list[list[list[str]]]:
+    """The tables below this heading of a page: their rows of cells, without the two lines that head each."""
+    section = re.split(r"^## ", page.split(f"\n## {heading}\n")[1], flags=re.MULTILINE)[0]
     tables = re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE)
-    return [[[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines()[2:]] for table in tables]
+    return [[_cells(row) for row in table.splitlines()[2:]] for table in tables]
+
+
+def _cells(row: str) -> list[str]:
+    return [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", row)[1:-1]]
 
 
 # ---- calls and carts ----
@@ -88,13 +103,15 @@ def test_the_table_of_strategies_is_the_codes() -> None:
     assert [_CODE.findall(row[0]) for row in table] == [[strategy] for strategy in STRATEGIES]
 
 
-def test_the_slugs_of_the_page_for_storefronts_are_there() -> None:
-    """docs/storefront.md speaks of no kind of problem that there is not."""
-    page = (_ROOT / "docs" / "storefront.md").read_text()
-    told = set(re.findall(r"\b4\d\d (`[a-z-]+`)", page)) | set(re.findall(r'problem === ("[a-z-]+")', page))
-    slugs = {kind.slug for kind in OF_ERROR.values()}
-    assert len(told) >= 5
-    assert {slug.strip('`"') for slug in told} - slugs == set()
+@pytest.mark.parametrize(("name", "least"), [("storefront.md", 6), ("stores.md", 4)])
+def test_the_slugs_of_the_other_pages_are_there(name: str, least: int) -> None:
+    """No page speaks of a kind of problem that there is not, or under another status."""
+    page = (_ROOT / "docs" / name).read_text()
+    told = set(re.findall(r"\b([45]\d\d)\s`([a-z-]+)`", page))
+    kinds = {(str(kind.status), kind.slug) for kind in OF_ERROR.values()}
+    assert len(told) >= least
+    assert told - kinds == set()
+    assert set(re.findall(r'problem === "([a-z-]+)"', page)) - {slug for _, slug in kinds} == set()
 
 
 def test_the_tables_of_members_are_what_answers_hold() -> None:
@@ -109,6 +126,119 @@ def test_the_table_of_errors_is_the_one_of_problems() -> None:
     told = [(int(status), slug) for status, slug, _ in table]
     kinds = [(kind.status, f"`{kind.slug}`") for kind in (*OF_ERROR.values(), *OF_STATUS.values())]
     assert sorted(told) == sorted(kinds)
+
+
+# ---- stores ----
+
+
+def _urls() -> list[tuple[list[str], list[str]]]:
+    """Of each row of the table of store URLs: its URLs, and its options."""
+    _, table, _ = _tables("Where carts live")
+    return [(_CODE.findall(found), _CODE.findall(options)) for found, options, _ in table]
+
+
+def test_the_schemes_are_those_that_are_taken() -> None:
+    """Every scheme of a store's URL stands in the README, and the README names no other."""
+    told = [url.partition(":")[0] for found, _ in _urls() for url in found]
+    names = ("memory", "lmdb", "valkey", "redis", "keydb", "file", "http", "unix", "dynamodb", "sqlite")
+    spelt = {"".join(parts) for parts in product(names, ("", "s", "ss"), ("", "+cluster", "+sentinel", "+tls"))}
+    assert sorted(told) == sorted(scheme for scheme in spelt if _is_taken(scheme))
+
+
+def _is_taken(scheme: str) -> bool:
+    return any(_place(f"{scheme}:{rest}") is not None for rest in ("//", "///path", "//host"))
+
+
+def _place(url: str) -> Place | None:
+    try:
+        return urls.parse(url)
+    except ValueError:
+        return None
+
+
+@pytest.mark.parametrize(("found", "options"), _urls(), ids=lambda cell: cell[0] if cell else "")
+def test_the_options_are_those_that_are_taken(
+    found: list[str], options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each URL is taken with each of its options, and has no other; what lmdb's show are the defaults."""
+    known: list[set[str]] = []
+    real = urls._options  # noqa: SLF001 - which ones a scheme takes stands nowhere else
+
+    def asked(parts: object, names: set[str]) -> dict[str, str]:
+        known.append(names)
+        return real(parts, names)  # type: ignore[arg-type] - what it was given
+
+    monkeypatch.setattr(urls, "_options", asked)
+    for url in found:
+        plain, full = urls.parse(url), urls.parse("?".join([url, "&".join(options)]) if options else url)
+        assert (full == plain) is not url.startswith(("valkeys", "rediss"))
+    assert all(names == {option.partition("=")[0] for option in options} for names in known)
+    assert len(known) == (0 if found == ["memory://"] else 2 * len(found))
+
+
+def test_what_a_commit_waits_for_is_explained() -> None:
+    """Each value of sync has its row, the default first; the README names them too."""
+    table = next(table for table in _tables("LMDB", _STORES) if "sync" in table[0][0])
+    assert [_CODE.findall(row[0]) for row in table] == [[f"sync={sync}"] for sync in get_args(urls.Sync)]
+    assert urls.LmdbPlace("/x").sync == get_args(urls.Sync)[0]
+    assert "`sync` is `on`, `lazy` or `off`" in _README
+
+
+def test_the_servers_settings_are_those_of_the_compose_file() -> None:
+    """docs/stores.md names four that it has, and it has them."""
+    table = next(table for table in _tables("Valkey", _STORES) if "maxmemory" in table[0][0])
+    settings = [_CODE.findall(row[0])[0] for row in table if row[0].startswith("`")]
+    assert len(settings) == 4
+    assert [setting for setting in settings if f"- --{setting}" not in _COMPOSE] == []
+
+
+def test_a_user_of_valkeys_may_do_what_the_store_does() -> None:
+    """Whoever is made as docs/stores.md says can read, write, remove, count and be asked how the server is set up."""
+    (command,) = re.findall(r"`(ACL SETUSER .+?)`", _STORES)
+    with valkey("--appendonly", "yes") as server, server.client() as admin:
+        admin.execute_command(*command.split(" "))
+        place = urls.parse(server.url.replace("://", "://carts:password@"))
+        store = open_store(place, clock=_clock, memory_limit=0, readers=0, timeout=10)
+        store.ping()
+        put(store, "alice", a_record(_clock))
+        assert [user_id for user_id, _ in store.scan()] == ["alice"]
+        store.erase("alice")
+        assert store.get("alice") is None
+        assert store.advice() == []
+        assert admin.acl_log() == []
+        store.close()
+
+
+def _clock() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def test_the_commands_of_carts_are_those_there_are() -> None:
+    """Each stands in the README with its argument and its options, and no other."""
+    _, _, table = _tables("Where carts live")
+    group = create_app().cli.commands["carts"]
+    assert isinstance(group, click.Group)
+    told = {}
+    for row in table:
+        _, name, *argument = _CODE.findall(row[0])[0].split()
+        told[name] = {each.lower() for each in argument} | set(re.findall(r"`(--[a-z-]+)", row[1]))
+    actual = {
+        name: {option for each in command.params for option in each.opts} - {"--yes"}
+        for name, command in group.commands.items()
+    }
+    assert told == actual
+
+
+def test_the_variables_of_compose_are_those_it_looks_at() -> None:
+    """What the README sets in front of `docker compose` is a setting, or stands in the compose file."""
+    commands = re.findall(r"^(?:.*`)?((?:[A-Z_]+=\S+ )+)docker compose", _README, re.MULTILINE)
+    named = {name for command in commands for name in re.findall(r"([A-Z_]+)=", command)}
+    assert named == {"CARTSVC_CART_TTL", "CARTSVC_STORE_URL", "CART_SERVICE_PORTS", "COMPOSE_PROFILES"}
+    assert [name for name in named if name not in _COMPOSE] == []
+    for url in re.findall(r"CARTSVC_STORE_URL=(\S+)", _README):
+        place = urls.parse(url)
+        assert isinstance(place, urls.LmdbPlace)
+        assert f":{place.path}\n" in _COMPOSE  # where the volume is
 
 
 # ---- settings ----
@@ -141,7 +271,8 @@ def _settings() -> list[tuple[str, str, str]]:
 
 def test_compose_passes_on_every_setting_but_the_port() -> None:
     """As the README says: what is set where `docker compose up` is called reaches the service."""
-    passed = re.findall(r"^ +- ([A-Z_]+)$", (_ROOT / "docker-compose.yml").read_text(), re.MULTILINE)
+    section = _COMPOSE.split("    environment:\n")[1].split("\n\n")[0]
+    passed = re.findall(r"^ +- ([A-Z_]+)(?:=\$\{\1:-.*)?$", section, re.MULTILINE)
     settings = {name for name, *_ in _settings()}
     assert settings - set(passed) == {"PORT"}
 
@@ -172,15 +303,18 @@ def test_bounds_are_those_told(name: str, default: str, bounds: str, monkeypatch
     """What the README allows is taken, and what is just outside is refused, in the README's words."""
     for value in _allowed(bounds):
         _with(monkeypatch, name, value)
+    outside: list[str]
     if span := _span(bounds):
         least, most = span
-        outside, told = (least - 1, most + 1), f"a whole number from {least} to {most}"
+        step, kind = (0.01, "number") if _FRACTIONS in bounds else (1, "whole number")
+        outside, told = [f"{least - step:g}", f"{most + step}"], f"a {kind} from {least} to {most}"
     else:
-        outside, told = ("wrong",), bounds.replace("`", "")
+        outside, told = ["wrong"], bounds.replace("`", "")
     for value in outside:
         with pytest.raises(SettingsError) as refused:
-            _with(monkeypatch, name, str(value))
-        assert refused.value.faults == (f"{name}='{value}': must be {told}",)
+            _with(monkeypatch, name, value)
+        shown = "..." if name == "CARTSVC_STORE_URL" else repr(value)  # it may hold a password
+        assert refused.value.faults == (f"{name}={shown}: must be {told}",)
 
 
 def _with(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> Settings:
@@ -199,15 +333,15 @@ def _allowed(bounds: str) -> list[str]:
     return [str(bound) for bound in _span(bounds)] or _CODE.findall(bounds)
 
 
-def _span(bounds: str) -> list[int]:
+def _span(bounds: str) -> list[float]:
     """Both ends of "1 KiB to 16 MiB"; nothing when it is no such cell."""
-    ends = re.fullmatch(r"([\d,]+ ?\w*) to ([\d,]+ ?\w*)", bounds)
+    ends = re.fullmatch(r"([\d,.]+ ?\w*) to ([\d,.]+ ?\w*)", bounds.removesuffix(_FRACTIONS))
     return [_number(end) for end in ends.groups()] if ends else []
 
 
-def _number(text: str) -> int:
-    digits, _, unit = text.partition(" ")
-    return int(digits.replace(",", "")) * _UNITS[unit]
+def _number(text: str) -> float:
+    digits, _, unit = text.replace(",", "").partition(" ")
+    return float(digits) if "." in digits else int(digits) * _UNITS[unit]
 
 
 # ---- the tour ----

@@ -42,3 +42,13 @@ def test_wrong_settings_are_listed_line_by_line() -> None:
     error = errors.SettingsError(["PORT='x': a", "B='y': b"])
     assert error.faults == ("PORT='x': a", "B='y': b")
     assert str(error) == "cartsvc cannot start:\n  - PORT='x': a\n  - B='y': b"
+
+
+def test_a_store_that_fails_says_what_became_of_the_request() -> None:
+    """Whoever knows that nothing was changed says so; who does not know says that, and how to find out."""
+    away, unknown, full = (str(error()) for error in (errors.StoreError, errors.OutcomeUnknown, errors.StoreFull))
+    assert "Nothing was changed" in away
+    assert "may have been done or not" in unknown
+    assert "Idempotency-Key" in unknown
+    assert "full" in full
+    assert len({away, unknown, full}) == 3

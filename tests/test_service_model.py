@@ -1,26 +1,36 @@
-"""The service and a model of it, side by side, through everything that goes wrong: they agree after every step."""
+"""The service and a model of it, side by side, through everything that goes wrong: they agree after every step.
+
+On every store, with real servers. The clock is handed in, and time jumps: forward only, for a server that clears away
+by its own clock has that of the machine, and what a record has of it is a day later than what the service goes by.
+"""
 
 from __future__ import annotations
 
+import time
+from contextlib import ExitStack
 from itertools import count
 from typing import TYPE_CHECKING
 
+import pytest
 from clock import FakeClock
 from faults import Crash, FaultyStore, crash
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from model import DAY, HOUR, Model, Refused, Request, Told
+from valkeys import cluster, valkey
 
 from cartsvc.cart import ItemChange, Limits, Line
 from cartsvc.errors import CartsvcError
 from cartsvc.merge import Merger
 from cartsvc.record import Policy
 from cartsvc.service import CartService
-from cartsvc.stores.memory import MemoryStore
+from cartsvc.stores import open_store
+from cartsvc.stores.urls import parse
 from cartsvc.terms import ANY, Outcome, Terms
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     import model
@@ -60,13 +70,30 @@ def some_lines(draw: st.DrawFn) -> tuple[tuple[str, int, int | None, str], ...]:
     return tuple((product, quantity, price, money) for product, quantity, price in lines)
 
 
+class Stage:
+    """A store on a clock, and how long to search on it. Each example finds it empty, at the same time of day."""
+
+    def __init__(self, url: str, *, share: float) -> None:
+        self.settings = settings(max_examples=max(1, int(share * settings().max_examples)))
+        self.clock = FakeClock(time.time_ns() // 1_000_000)
+        self.store = open_store(parse(url), clock=self.clock, memory_limit=2**30, readers=10, timeout=20)
+        self._began = self.clock.now
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self.clock.now = self._began
+        for user in USERS:
+            self.store.erase(user)
+
+
 class Machine(RuleBasedStateMachine):
     """The service, the model, and how to send both the same and compare."""
 
-    def __init__(self) -> None:
+    def __init__(self, stage: Stage) -> None:
         super().__init__()
-        self.clock = FakeClock()
-        self.store = FaultyStore(MemoryStore(clock=self.clock, limit=2**30))
+        stage.clear()
+        self.clock = stage.clock
+        self.store = FaultyStore(stage.store)
         numbers = count()
 
         def new_tag() -> str:
@@ -310,7 +337,34 @@ def as_lines(lines: Any) -> list[Line]:
     ]
 
 
-TestService = ServiceMachine.TestCase
-TestMerges = MergeMachine.TestCase
-# The heart of the matter: four times as long as other searches, so 6,000 examples of each machine in a soak.
-TestService.settings = TestMerges.settings = settings(max_examples=4 * settings().max_examples)
+# How much of what other searches take. Memory is the heart of the matter: 6,000 examples of each machine in a soak.
+SHARES = {"memory": 4, "lmdb": 2, "valkey": 1, "cluster": 1 / 2}
+
+
+@pytest.fixture(scope="module", params=SHARES)
+def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """Each store in turn."""
+    with ExitStack() as stack:
+        match request.param:
+            case "lmdb":
+                url = f"lmdb://{tmp_path_factory.mktemp('carts')}?sync=off"
+            case "valkey":
+                url = stack.enter_context(valkey()).url
+            case "cluster":
+                nodes = stack.enter_context(cluster())
+                url = "valkey+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+            case _:
+                url = "memory://"
+        stage = Stage(url, share=SHARES[request.param])
+        yield stage
+        stage.store.close()
+
+
+def test_the_service_does_what_the_model_does(stage: Stage) -> None:
+    """Whatever is called in whatever order, dies on its way, is repeated, or expires."""
+    run_state_machine_as_test(lambda: ServiceMachine(stage), settings=stage.settings)
+
+
+def test_merges_do_what_the_model_does(stage: Stage) -> None:
+    """Merges that die at any of their writes, and whoever meets them."""
+    run_state_machine_as_test(lambda: MergeMachine(stage), settings=stage.settings)

@@ -28,12 +28,12 @@ def live() -> dict[str, str]:
 
 
 @blp.route("/readyz", methods=["GET"])
-@answers(503)
+@answers(503, 507)
 @blp.response(200, STATUS, example=_OK, description="It can.")
 def ready() -> dict[str, str]:
     """Can it serve carts?
 
-    Asks the store; 503 while it is away.
+    Asks the store; 503 while it is away, 507 when it takes no more.
     """
     cast("CartService", current_app.extensions["cartsvc"]).check_ready()
     return _OK

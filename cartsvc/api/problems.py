@@ -45,6 +45,7 @@ OF_ERROR: dict[type[errors.CartsvcError], Problem] = {
     errors.InvalidRequest: Problem(422, "invalid-request", "The request is not valid"),
     errors.RecordUnreadable: Problem(500, "record-unreadable", "This cart cannot be read"),
     errors.StoreError: Problem(503, "store-away", "The store is away", (("Retry-After", "1"),)),
+    errors.OutcomeUnknown: Problem(503, "outcome-unknown", "Done or not: unknown", (("Retry-After", "1"),)),
     errors.StoreFull: Problem(507, "store-full", "The store is full"),
 }
 # ... and what the framework does, by status.

@@ -4,22 +4,46 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cartsvc.stores.urls import LmdbPlace, MemoryPlace, ValkeyPlace
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cartsvc.stores.base import CartStore
+    from cartsvc.stores.urls import Place
+
+# ruff: noqa: PLC0415 - only the chosen store is imported
 
 
-def open_store(url: str, *, clock: Callable[[], int], memory_limit: int) -> CartStore:
-    """Open the store at ``url``. ``clock`` tells milliseconds since the epoch; ``memory_limit`` is in bytes.
+def open_store(place: Place, *, clock: Callable[[], int], memory_limit: int, readers: int, timeout: float) -> CartStore:
+    """Open the store at this place.
 
-    Settings have checked the URL: an unknown scheme is a ValueError here.
+    ``clock`` tells milliseconds since the epoch; ``memory_limit`` is in bytes; ``readers`` is how many threads of all
+    processes there are at most; ``timeout`` is how many seconds the store may take for one request. Raises
+    StoreUnusable.
     """
-    match url.partition("://")[0]:
-        case "memory":
-            from cartsvc.stores.memory import MemoryStore  # noqa: PLC0415 - only the chosen store is imported
+    match place:
+        case MemoryPlace():
+            from cartsvc.stores.memory import MemoryStore
 
             return MemoryStore(clock=clock, limit=memory_limit)
-        case scheme:
-            message = f"no store is called {scheme}"
-            raise ValueError(message)
+        case LmdbPlace():
+            from cartsvc.stores.lmdb import LmdbStore
+
+            return LmdbStore(place, clock=clock, readers=readers)
+        case ValkeyPlace():
+            from cartsvc.stores.valkey import ValkeyStore
+
+            return ValkeyStore(place, clock=clock, timeout=timeout)
+
+
+def hold(place: Place) -> object:
+    """Keep others away that must not start beside this server, for as long as what is returned lives.
+
+    To be called before its processes are forked. Raises StoreUnusable when somebody else is there.
+    """
+    if isinstance(place, LmdbPlace):
+        from cartsvc.stores.guard import Guard
+
+        return Guard(place.path)
+    return None

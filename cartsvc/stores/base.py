@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
+from cartsvc.cart import size
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
+    from cartsvc.errors import RecordUnreadable
     from cartsvc.record import Record
 
 T = TypeVar("T")
@@ -33,7 +38,7 @@ class CartStore(ABC):
 
     @abstractmethod
     def get(self, user_id: str) -> Record | None:
-        """The record, or None. Creates nothing. Raises RecordUnreadable."""
+        """The record, or None. Creates nothing. Raises RecordUnreadable, StoreError."""
 
     @abstractmethod
     def update(self, user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
@@ -42,17 +47,50 @@ class CartStore(ABC):
         ``change`` gets the record (None when there is none) and returns the next one (None removes it) and the answer.
         It must be pure, for it may be called again; the answer is that of the call that won. The same record returned
         writes nothing; an exception raised leaves the record as it was. A record returned that is not the same one
-        must have a new tag. Raises StoreFull when there is no room, RecordUnreadable.
+        must have a new tag. Raises StoreFull when there is no room, RecordUnreadable, StoreError when nothing was
+        done, and OutcomeUnknown when nobody can say.
         """
 
     @abstractmethod
-    def scan(self) -> Iterator[tuple[str, Record]]:
-        """Every record that is there from beginning to end of the iteration, in no order; others may come or not."""
+    def scan(self) -> Iterator[tuple[str, Record | RecordUnreadable]]:
+        """Every record that is there from beginning to end of the iteration, in no order; others may come or not.
+
+        A record that cannot be decoded comes as the error that says so. One that is changed meanwhile may come twice.
+        """
+
+    @abstractmethod
+    def erase(self, user_id: str) -> None:
+        """Take away whatever is stored for this user, also what cannot be decoded."""
+
+    @abstractmethod
+    def purge(self) -> int:
+        """Take away at once what has expired and was not cleared yet; returns how many records that were."""
 
     @abstractmethod
     def ping(self) -> None:
-        """Return when the store can answer; raise StoreError when it cannot."""
+        """Return when the store can take a write; raise StoreError when it cannot."""
 
     @abstractmethod
     def close(self) -> None:
         """Give back what the store holds. It is not used after that."""
+
+    def advice(self) -> list[str]:
+        """What whoever runs this store should know at the start, a sentence each; none when all is well."""
+        return []
+
+    def one_request(self) -> AbstractContextManager[object]:
+        """Calls made inside of it belong to one request, and share the time that a request may take."""
+        return nullcontext()
+
+
+def is_duty(old: Record | None, new: Record) -> bool:
+    """Whether this is written even when the store is full: all but what makes a cart larger, or a new one.
+
+    So a cart can be removed, made smaller and settled, though a key or a mark may take more than what goes. A cart has
+    only so many of them; and the mark of a refused merge into an absent cart goes after a minute.
+    """
+    if old is None:
+        return new.cart is None and bool(new.marks)
+    if new.cart is None or old.cart is None:
+        return new.cart is None
+    return size(new.cart.items) <= size(old.cart.items)

@@ -8,9 +8,8 @@ import threading
 from typing import TYPE_CHECKING, ClassVar
 
 from cartsvc import record as records
-from cartsvc.cart import size
 from cartsvc.errors import StoreFull
-from cartsvc.stores.base import CartStore, Reach, T
+from cartsvc.stores.base import CartStore, Reach, T, is_duty
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,6 +71,19 @@ class MemoryStore(CartStore):
             if record is not None:
                 yield user_id, record
 
+    def erase(self, user_id: str) -> None:
+        """Remove the record."""
+        self.update(user_id, lambda _: (None, None))
+
+    def purge(self) -> int:
+        """Drop all that has expired."""
+        with self._lock:
+            before, now = len(self._records), self._clock()
+            self._searched_at = 0
+            self._clear(now, sys.maxsize)
+            self._clear_this_minute(now)
+            return before - len(self._records)
+
     def ping(self) -> None:
         """Memory is always there."""
 
@@ -89,7 +101,7 @@ class MemoryStore(CartStore):
         growth = _cost(user_id, data)
         if old is not None:
             growth -= _cost(user_id, self._records[user_id])
-        if growth > 0 and self._used + growth > self._limit and not _is_duty(old, new):
+        if growth > 0 and self._used + growth > self._limit and not is_duty(old, new):
             self._clear(now, sys.maxsize)
             self._clear_this_minute(now)
             if self._used + growth > self._limit:
@@ -138,19 +150,6 @@ class MemoryStore(CartStore):
             record = records.decode(self._records[user_id])
             if record.expires_at <= now:
                 self._drop(user_id, record)
-
-
-def _is_duty(old: Record | None, new: Record) -> bool:
-    """Whether this is written even when the store is full: all but what makes a cart larger, or a new one.
-
-    So a cart can be removed, made smaller and settled, though a key or a mark may take more than what goes. A cart has
-    only so many of them; and the mark of a refused merge into an absent cart goes after a minute.
-    """
-    if old is None:
-        return new.cart is None and bool(new.marks)
-    if new.cart is None or old.cart is None:
-        return new.cart is None
-    return size(new.cart.items) <= size(old.cart.items)
 
 
 def _cost(user_id: str, data: bytes) -> int:

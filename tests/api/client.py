@@ -90,6 +90,14 @@ class RaisingStore(CartStore):
         """Raise."""
         raise self._error
 
+    def erase(self, user_id: str) -> None:  # noqa: ARG002 - the contract's
+        """Raise."""
+        raise self._error
+
+    def purge(self) -> int:
+        """Raise."""
+        raise self._error
+
     def ping(self) -> None:
         """Raise."""
         raise self._error

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import select
 import socket
 import time
+from contextlib import ExitStack
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,11 +15,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from model import Model, Refused, Request, Told
+from servers import serve
+from valkeys import valkey
 
 from cartsvc import errors
 from cartsvc.api.problems import OF_ERROR
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import model
     from servers import Server
 
@@ -215,15 +219,14 @@ class HttpMachine(RuleBasedStateMachine):
     def write(self, client: Client, request: Request) -> None:
         """Send it."""
         method, rest, body = as_http(request.what)
-        headers = {"Content-Type": "application/json"}
+        terms = {}
         if request.key is not None:
-            headers["Idempotency-Key"] = request.key
+            terms["Idempotency_Key"] = request.key
         if request.wants is not None:
-            headers["If-Match"] = self.etags.get(request.wants, '"no-such-tag"')
+            terms["If_Match"] = self.etags.get(request.wants, '"no-such-tag"')
         if request.create:
-            headers["If-None-Match"] = "*"
-        data = None if body is None else json.dumps(body)
-        client.connection.request(method, f"/cart/{request.user}{rest}", data, headers)
+            terms["If_None_Match"] = "*"
+        client.send(method, f"/cart/{request.user}{rest}", body, **terms)
 
     def compare_answers(self, answer: Answer, expected: Told | str, *, doubled: bool = False) -> None:
         """The answer is what the model tells; of two at the same time either may be the first."""
@@ -298,5 +301,19 @@ def problem_of(name: str) -> tuple[int, str]:
 )
 def test_the_server_does_what_the_model_says(server: Server) -> None:
     """Every accepted change is in effect exactly once, whatever is repeated, doubled or never answered."""
-    half = settings(max_examples=settings().max_examples // 2)  # each step is a few requests: half as many as elsewhere
-    run_state_machine_as_test(lambda: HttpMachine(server.url), settings=half)
+    search(server, share=1 / 2)
+
+
+@pytest.mark.parametrize("store", ["lmdb", "valkey"])
+def test_several_workers_do_what_the_model_says(store: str, tmp_path: Path) -> None:
+    """So it is when each request may be answered by another process, and what is doubled by two at the same time."""
+    with ExitStack() as stack:
+        url = f"lmdb://{tmp_path}/carts" if store == "lmdb" else stack.enter_context(valkey()).url
+        server = stack.enter_context(serve(**SETTINGS, CARTSVC_STORE_URL=url, WEB_CONCURRENCY="3"))
+        search(server, share=1 / 6)
+
+
+def search(server: Server, *, share: float) -> None:
+    """Each step is a few requests: only a share of the examples that are tried elsewhere."""
+    few = settings(max_examples=max(1, int(share * settings().max_examples)))
+    run_state_machine_as_test(lambda: HttpMachine(server.url), settings=few)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -17,13 +16,6 @@ if TYPE_CHECKING:
 CLIENTS = 16
 ROUNDS = 40
 ONE = {"items": [{"product_id": "sku-1", "quantity": 1}]}
-
-
-def send(client: Client, method: str, path: str, body: object = None, **terms: str) -> Answer:
-    """Send one request with these terms (their names written with _ for -), and read its answer."""
-    headers = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in terms.items()}
-    client.connection.request(method, path, None if body is None else json.dumps(body), headers)
-    return client.answer()
 
 
 def race(
@@ -66,7 +58,7 @@ def test_one_of_16_conditional_writes_wins(server: Server) -> None:
 
     def write(client: Client, number: int, turn: int) -> Answer:
         body = {"quantity": 2 + number}
-        return send(client, "PATCH", f"/cart/user-{turn}/items/sku-1", body, If_Match=tags[turn])
+        return client.call("PATCH", f"/cart/user-{turn}/items/sku-1", body, If_Match=tags[turn])
 
     for turn, answers in enumerate(race(server, prepare, write)):
         assert Counter(answer.status for answer in answers) == {200: 1, 412: 15}
@@ -83,7 +75,7 @@ def test_one_of_16_makes_the_cart(server: Server) -> None:
 
     def write(client: Client, number: int, turn: int) -> Answer:
         body = {"items": [{"product_id": "sku-1", "quantity": 1 + number}]}
-        return send(client, "PUT", f"/cart/user-{turn}", body, If_None_Match="*")
+        return client.call("PUT", f"/cart/user-{turn}", body, If_None_Match="*")
 
     for turn, answers in enumerate(race(server, lambda _client, _turn: None, write)):
         assert Counter(answer.status for answer in answers) == {201: 1, 412: 15}
@@ -96,7 +88,7 @@ def test_16_with_one_key_are_one(server: Server) -> None:
 
     def write(client: Client, _number: int, turn: int) -> Answer:
         body = {"product_id": "sku-1", "quantity": 3}
-        return send(client, "POST", f"/cart/user-{turn}", body, Idempotency_Key=f"key-{turn}")
+        return client.call("POST", f"/cart/user-{turn}", body, Idempotency_Key=f"key-{turn}")
 
     for turn, answers in enumerate(race(server, lambda _client, _turn: None, write)):
         now = cart(server, f"user-{turn}")
@@ -116,7 +108,7 @@ def test_16_merges_with_one_key_are_one(server: Server) -> None:
     def write(client: Client, _number: int, turn: int) -> Answer:
         body = {"from_user_id": f"guest-{turn}"}
         terms = {"Idempotency-Key": "k"} if turn % 2 else {}
-        return send(client, "POST", f"/cart/user-{turn}/merge", body, **terms)
+        return client.call("POST", f"/cart/user-{turn}/merge", body, **terms)
 
     for turn, answers in enumerate(race(server, prepare, write)):
         assert [(answer.status, answer.body["total_quantity"]) for answer in answers] == [(200, 2)] * CLIENTS
@@ -134,7 +126,7 @@ def test_one_cart_is_merged_into_one_of_16(server: Server) -> None:
         client.call("PUT", f"/cart/guest-{turn}", ONE)
 
     def write(client: Client, number: int, turn: int) -> Answer:
-        return send(client, "POST", f"/cart/user-{turn}-{number}/merge", {"from_user_id": f"guest-{turn}"})
+        return client.call("POST", f"/cart/user-{turn}-{number}/merge", {"from_user_id": f"guest-{turn}"})
 
     for turn, answers in enumerate(race(server, prepare, write)):
         assert {answer.status for answer in answers} <= {200, 409}
@@ -160,7 +152,7 @@ def test_reading_changing_and_writing_loses_nothing(server: Server) -> None:
         for _ in range(20):
             while True:
                 body = {"quantity": now["items"][0]["quantity"] + 1}
-                answer = send(client, "PATCH", "/cart/alice/items/sku-1", body, If_Match=tag)
+                answer = client.call("PATCH", "/cart/alice/items/sku-1", body, If_Match=tag)
                 tag = answer.headers["ETag"]
                 if answer.status == 200:
                     now = answer.body
@@ -192,12 +184,12 @@ def test_merges_in_both_directions_conserve_items(server: Server) -> None:
             target, source = pair if number % 2 else pair[::-1]
             for each in range(5):
                 if number < 8:
-                    answer = send(client, "POST", f"/cart/{target}/merge", {"from_user_id": source})
+                    answer = client.call("POST", f"/cart/{target}/merge", {"from_user_id": source})
                     seen[answer.status, answer.body.get("type", "merged")] += 1
                     continue
                 body = {"product_id": f"sku-{each}", "quantity": 1}
                 for _ in range(1000):
-                    answer = send(client, "POST", f"/cart/{target}", body, Idempotency_Key=f"key-{number}-{each}")
+                    answer = client.call("POST", f"/cart/{target}", body, Idempotency_Key=f"key-{number}-{each}")
                     seen[answer.status, answer.body.get("type", "added")] += 1
                     if answer.status != 409:
                         break

@@ -1,0 +1,206 @@
+"""One line of a back-up: a record as JSON with named fields, and the strict way back.
+
+Each line stands for itself and says its format, so that back-ups can be split, joined and searched. Whatever the store
+keeps of a user_id is in it but the tag, which is new at every write. Times have their milliseconds.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct, structs
+
+from cartsvc.cart import Cart, Limits, Line, Strategy, check_user_id, gather
+from cartsvc.errors import Fault, InvalidRequest, RecordUnreadable
+from cartsvc.record import Key, Mark, Record, Seal
+
+FORMAT = 1
+# The most that settings allow: what fitted the limits of the shop it comes from is not to be refused here.
+WIDEST = Limits(10**9, 10_000, 4 * 2**20, 100, 1024, 4096, 10**12)
+KEY_LIFE = (1_000, 30 * 86_400_000)  # milliseconds a key may live: the least and the most that settings allow
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_PLACE = re.compile(r"(?P<detail>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
+_STEP = re.compile(r"\.(\w+)|\[([^\]]+)\]")
+
+
+class _Time(int):
+    """Milliseconds since the epoch; in the line as 2026-01-02T03:04:05.678Z (RFC 3339)."""
+
+    __slots__ = ()
+
+
+_Token = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]  # an ETag stands in a header: no quote, no line end
+_Digest = Annotated[bytes, Meta(min_length=8, max_length=64)]
+
+
+class _Item(Struct, forbid_unknown_fields=True):
+    item_id: str
+    product_id: str
+    options: dict[str, str]
+    quantity: int
+    unit_price: int | None
+    added_at: _Time
+
+
+class _Cart(Struct, forbid_unknown_fields=True):
+    etag: _Token
+    version: Annotated[int, Meta(ge=1, lt=2**53)]
+    items: list[_Item]
+    currency: str | None
+    created_at: _Time
+    updated_at: _Time
+    expires_at: _Time
+
+
+class _Seal(Struct, forbid_unknown_fields=True):
+    merge_id: _Token
+    target: str
+    strategy: Strategy
+    at: _Time
+
+
+class _Key(Struct, forbid_unknown_fields=True):
+    key: _Digest
+    request: _Digest
+    status: Annotated[int, Meta(ge=200, lt=300)]  # refused requests are not remembered
+    at: _Time
+
+
+class _Mark(Struct, forbid_unknown_fields=True):
+    merge_id: _Token
+    source: str
+    done: bool
+    at: _Time
+    source_expires_at: _Time
+
+
+class _Line(Struct, forbid_unknown_fields=True):
+    format: Literal[1]
+    user_id: str
+    expires_at: _Time
+    cart: _Cart | None
+    seal: _Seal | None
+    keys: list[_Key]
+    marks: list[_Mark]
+
+
+_PARTS = ("expires_at", "cart", "seal", "keys", "marks")  # of a record; the tag stays behind
+
+
+def write_line(user_id: str, record: Record) -> bytes:
+    """The record as one line, with its end. Raises RecordUnreadable when it holds a time that no calendar has."""
+    try:
+        parts = {name: _told(name, getattr(record, name)) for name in _PARTS}
+    except OverflowError as error:
+        raise RecordUnreadable from error
+    return msgspec.json.encode({"format": FORMAT, "user_id": user_id, **parts}) + b"\n"
+
+
+def read_line(line: bytes, *, tag: str) -> tuple[str, Record]:
+    """The user_id and the record of a line; the record gets this tag.
+
+    Raises InvalidRequest, which names what is wrong with it and where, unless the service could have made this record.
+    """
+    try:
+        told = _decoder.decode(line)
+    except msgspec.ValidationError as error:
+        found = _PLACE.fullmatch(str(error))
+        detail, path = found.group("detail", "path") if found else (str(error), None)
+        pointer = "".join(f"/{name or index}" for name, index in _STEP.findall(path or ""))
+        raise InvalidRequest([Fault(pointer, f"{detail}.")]) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest([Fault("", f"This is no JSON: {error}.")]) from None
+    record = Record(
+        tag,
+        None if told.cart is None else _cart(told.cart),
+        tuple([Key(k.key, k.request, k.status, int(k.at)) for k in told.keys]),
+        tuple([Mark(m.merge_id, m.source, m.done, int(m.at), int(m.source_expires_at)) for m in told.marks]),
+        None if (s := told.seal) is None else Seal(s.merge_id, s.target, s.strategy, int(s.at)),
+        int(told.expires_at),
+    )
+    _check(told.user_id, record)
+    return told.user_id, record
+
+
+def _told(name: str, part: Any) -> Any:  # noqa: ANN401 - any part of a record, and what JSON is made of
+    if isinstance(part, Struct):
+        return {each: _told(each, getattr(part, each)) for each in part.__struct_fields__}
+    if name == "options":
+        return dict(part)
+    if isinstance(part, tuple):
+        return [_told("", each) for each in part]
+    return _told_time(part) if name.endswith("at") else part
+
+
+def _told_time(milliseconds: int) -> str:
+    moment = _EPOCH + timedelta(milliseconds=milliseconds)
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def _read_time(_: type, text: object) -> _Time:
+    """What JSON has no type for: only a time. Written as _told_time does, or refused."""
+    try:
+        moment = datetime.fromisoformat(text) if isinstance(text, str) else _EPOCH
+        time = _Time((moment - _EPOCH) // timedelta(milliseconds=1))
+    except (ValueError, TypeError):  # no time; one without a zone
+        time = _Time(0)
+    if _told_time(time) != text:
+        raise ValueError("A time is written as in 2026-01-02T03:04:05.678Z")
+    return time
+
+
+_decoder = msgspec.json.Decoder(_Line, dec_hook=_read_time)
+
+
+def _cart(told: _Cart) -> Cart:
+    """The cart, if the rules of carts could have made it; they make it anew from what stands in the line."""
+    places = [f"/cart/items/{number}" for number in range(len(told.items))]
+    lines = [
+        Line(each.product_id, each.quantity, each.options, each.unit_price, _currency(told, each), place)
+        for each, place in zip(told.items, places, strict=True)
+    ]
+    made = gather(lines, limits=WIDEST, at=int(told.updated_at)).items
+    faults = [
+        Fault(place + "/item_id", "This is not the item_id of the product and its options.")
+        for place, each, item in zip(places, told.items, made, strict=False)
+        if each.item_id != item.item_id
+    ]
+    if len(made) < len(told.items):  # and so the others are not those of these places
+        faults = [Fault("/cart/items", "Two items have the same product and the same options.")]
+    if told.currency is not None and all(each.unit_price is None for each in told.items):
+        faults.append(Fault("/cart/currency", "A currency stands only where an item has a price."))
+    if told.expires_at <= told.updated_at:
+        faults.append(Fault("/cart/expires_at", "A cart expires after its last change."))
+    if faults:
+        raise InvalidRequest(faults)
+    items = [structs.replace(item, added_at=int(each.added_at)) for item, each in zip(made, told.items, strict=True)]
+    times = (int(told.created_at), int(told.updated_at), int(told.expires_at))
+    return Cart(told.etag, told.version, tuple(items), told.currency, *times)
+
+
+def _currency(cart: _Cart, item: _Item) -> str | None:
+    return None if item.unit_price is None else cart.currency
+
+
+def _check(user_id: str, record: Record) -> None:
+    """Raise InvalidRequest unless the parts of the record belong together."""
+    check_user_id(user_id)
+    others = [(f"/marks/{number}/source", mark.source) for number, mark in enumerate(record.marks)]
+    if record.seal is not None:
+        others.append(("/seal/target", record.seal.target))
+    for place, other in others:
+        check_user_id(other, place=place)
+        if other == user_id:
+            raise InvalidRequest([Fault(place, "A cart is not merged into itself.")])
+    if record.seal is not None and record.cart is None:
+        raise InvalidRequest([Fault("/seal", "Only a cart can be sealed.")])
+    ends = [mark.expires_at for mark in record.marks] + ([record.cart.expires_at] if record.cart else [])
+    least, most = (max(ends + [key.at + life for key in record.keys], default=None) for life in KEY_LIFE)
+    if least is None or most is None:
+        raise InvalidRequest([Fault("", "A record has a cart, a key or a mark.")])
+    if not least <= record.expires_at <= most:
+        raise InvalidRequest([Fault("/expires_at", "A record expires with the last of its cart, keys and marks.")])

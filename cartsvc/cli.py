@@ -1,0 +1,294 @@
+"""flask carts: what whoever runs the service does with all records of its store: out, in, count, clear away."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+import click
+import msgspec
+from msgspec import structs
+
+from cartsvc import record as records
+from cartsvc.backup import read_line, write_line
+from cartsvc.cart import check_user_id
+from cartsvc.errors import CartsvcError, InvalidRequest, OutcomeUnknown, RecordUnreadable, StoreError
+from cartsvc.record import GUEST, Record, live_cart
+from cartsvc.stores.base import CartStore, Reach
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_LONGEST = 64 * 2**20  # bytes of a line; a record of the largest cart that settings allow takes a third of that
+_HOUR = 3_600_000  # milliseconds
+_SPANS = {"an hour": _HOUR, "a day": 24 * _HOUR, "a week": 168 * _HOUR, "30 days": 720 * _HOUR}
+_OUTCOMES = ("imported", "there already", "replaced", "skipped", "expired", "wrong", "unreadable")
+_CONFLICTS = {"skipped": "has another record, which stays", "replaced": "had another record, which is gone"}
+
+
+class _Desk(NamedTuple):
+    """What the commands work with."""
+
+    store: CartStore
+    clock: Callable[[], int]
+    new_tag: Callable[[], str]
+
+
+class _Command(click.Command):
+    """Refuses where there is nothing to work on, and says what went wrong instead of where in the code."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
+        if ctx.obj.store.reach is Reach.PROCESS:
+            raise click.ClickException(
+                "These carts are in the memory of the process that serves them, and this command is another process: "
+                "it would find none of them. CARTSVC_STORE_URL names the store; lmdb:// and valkey:// can be reached."
+            )
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # click ends quietly when nobody reads any more
+        except (CartsvcError, OSError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+def carts_commands(store: CartStore, *, clock: Callable[[], int], new_tag: Callable[[], str]) -> click.Group:
+    """``flask carts`` on this store. ``clock`` tells milliseconds since the epoch, ``new_tag`` makes new tokens."""
+    desk = _Desk(store, clock, new_tag)
+    commands = [_export, _import, _stats, _purge]
+    return click.Group(
+        "carts", commands=commands, context_settings={"obj": desk}, help="Back up, move and clear carts."
+    )
+
+
+@click.command("export", cls=_Command)
+@click.argument("file", default="-")
+@click.pass_obj
+def _export(desk: _Desk, file: str) -> None:
+    """Write all records to FILE, or to standard output: JSON Lines, one record a line.
+
+    FILE gets its name when it is complete; until then another one of that name stays. Only its owner can read it.
+    """
+    counts: Counter[str] = Counter()
+    with _output(file) as out:
+        for user_id, record in _readable(desk.store, counts, label="Exporting", quiet=out.isatty()):
+            try:
+                out.write(write_line(user_id, record))
+            except RecordUnreadable as error:
+                _count_unreadable(counts, user_id, error)
+            else:
+                counts["exported"] += 1
+    _end(counts, "exported", "unreadable")
+
+
+@click.command("import", cls=_Command)
+@click.argument("file", type=click.File("rb"), default="-")
+@click.option(
+    "--on-conflict",
+    type=click.Choice(["skip", "replace"]),
+    default="skip",
+    show_default=True,
+    help="Where a user has another record already: let that one stay, or put this one in its place.",
+)
+@click.pass_obj
+def _import(desk: _Desk, file: BinaryIO, on_conflict: str) -> None:
+    """Read records from FILE, or from standard input, as export has written them.
+
+    Each one is imported whole or not at all. A line that is wrong is named and left out. It can be run again: what is
+    there already is left as it is.
+    """
+    counts: Counter[str] = Counter()
+    run = desk.new_tag()
+    for number, line in _lines(file):
+        try:
+            user_id, record = read_line(line, tag=f"{run}.{number}")
+            if record.expires_at <= desk.clock():
+                counts["expired"] += 1
+                continue
+            outcome = desk.store.update(user_id, _arrival(record, run, replace=on_conflict == "replace"))
+        except InvalidRequest as error:
+            counts["wrong"] += 1
+            _say(f"line {number}: " + " ".join(f"{fault.pointer} {fault.detail}".strip() for fault in error.faults))
+        except RecordUnreadable as error:
+            _count_unreadable(counts, f"line {number}: {user_id}", error)
+        except StoreError as error:
+            unsure = isinstance(error, OutcomeUnknown)
+            _say(f"line {number}: {'The store did not say whether this was written.' if unsure else error}")
+            _say(_told(counts, *_OUTCOMES))
+            raise click.ClickException("Stopped there. Running it again does no harm.") from error
+        else:
+            counts[outcome] += 1
+            if outcome in _CONFLICTS:
+                _say(f"line {number}: {user_id} {_CONFLICTS[outcome]}.")
+    _end(counts, *_OUTCOMES)
+
+
+@click.command("stats", cls=_Command)
+@click.pass_obj
+def _stats(desk: _Desk) -> None:
+    """Count what is stored, as JSON. Bytes are those of ids and records; a store takes some more."""
+    counts: Counter[str] = Counter()
+    spans = dict.fromkeys([*_SPANS, "later"], 0)
+    largest: tuple[int, str | None] = (0, None)
+    for user_id, record in _readable(desk.store, counts, label="Counting", quiet=False):
+        now, size = desk.clock(), len(user_id) + len(records.encode(record))
+        cart = live_cart(record, now=now)
+        counts.update(records=1, bytes=size, carts=cart is not None, tombstones=cart is None)
+        counts.update(
+            guests=cart is not None and user_id.startswith(GUEST),
+            items=len(cart.items) if cart else 0,
+            sealed=record.seal is not None,
+        )
+        largest = max(largest, (size, user_id))
+        spans[next((span for span, most in _SPANS.items() if record.expires_at - now <= most), "later")] += 1
+    names = ("records", "carts", "guests", "items", "tombstones", "sealed", "unreadable", "bytes")
+    others = {"largest": {"user_id": largest[1], "bytes": largest[0]}, "expire_within": spans}
+    told = {name: counts[name] for name in names} | others
+    click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2))
+
+
+@click.command("purge", cls=_Command)
+@click.option("--unreadable", is_flag=True, help="Erase the records that cannot be decoded instead.")
+@click.option("--user", "user_id", help="Erase all that is stored for this user_id instead.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def _purge(desk: _Desk, *, unreadable: bool, user_id: str | None, yes: bool) -> None:
+    """Clear away at once what has expired; the service does that too, bit by bit."""
+    if unreadable and user_id is not None:
+        raise click.UsageError("--unreadable or --user, not both.")
+    if user_id is not None:
+        check_user_id(user_id)
+        _confirm(f"Erase all that is stored for {user_id}?", yes=yes)
+        desk.store.erase(user_id)
+        _say(f"Nothing is stored for {user_id}.")
+    elif unreadable:
+        _confirm("Erase what this version cannot read? A newer one may be able to.", yes=yes)
+        counts: Counter[str] = Counter()
+        for each, record in _watched(desk.store, label="Looking", quiet=False):
+            if isinstance(record, RecordUnreadable):
+                desk.store.erase(each)
+                counts["erased"] += 1
+                _say(f"{each}: erased.")
+        _say(f"{counts['erased']} unreadable records erased.")
+    else:
+        _say(f"{desk.store.purge()} expired records cleared away.")
+
+
+# ---- what goes out ----
+
+
+@contextmanager
+def _output(path: str) -> Iterator[BinaryIO]:
+    """Standard output; or a file that gets its name once all of it is on the disk."""
+    if path == "-":
+        out = sys.stdout.buffer
+        yield out
+        out.flush()
+        return
+    target = Path(path).resolve()
+    if target.exists() and not target.is_file():
+        raise click.ClickException(f"{path} is no file; '-' writes to standard output.")
+    descriptor, unfinished = tempfile.mkstemp(dir=target.parent, prefix=f"{target.name}.")
+    try:
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - Path has no way to open a descriptor
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(unfinished).replace(target)
+    except BaseException:
+        Path(unfinished).unlink(missing_ok=True)
+        raise
+    directory = os.open(target.parent, os.O_RDONLY)
+    os.fsync(directory)
+    os.close(directory)
+
+
+def _readable(store: CartStore, counts: Counter[str], *, label: str, quiet: bool) -> Iterator[tuple[str, Record]]:
+    """All records that can be decoded; the others are named and counted."""
+    for user_id, record in _watched(store, label=label, quiet=quiet):
+        if isinstance(record, RecordUnreadable):
+            _count_unreadable(counts, user_id, record)
+        else:
+            yield user_id, record
+
+
+def _watched(store: CartStore, *, label: str, quiet: bool) -> Iterator[tuple[str, Record | RecordUnreadable]]:
+    """All records, counted by a progress bar on a terminal; nobody knows how many there are."""
+    hidden = quiet or not sys.stderr.isatty()
+    with click.progressbar(
+        store.scan(), label=label, show_pos=True, file=sys.stderr, hidden=hidden, update_min_steps=100
+    ) as bar:
+        yield from bar
+
+
+# ---- what comes in ----
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank, and their numbers from 1; with a progress bar on a terminal."""
+    size = 0
+    if file.seekable():
+        start = file.tell()
+        size = file.seek(0, os.SEEK_END) - start
+        file.seek(start)
+    hidden = not size or not sys.stderr.isatty()
+    with click.progressbar(
+        length=size, label="Importing", file=sys.stderr, hidden=hidden, update_min_steps=size // 200
+    ) as bar:
+        number = 0
+        while line := file.readline(_LONGEST):
+            number += 1
+            if len(line) == _LONGEST and not line.endswith(b"\n"):
+                raise click.ClickException(f"line {number}: Longer than any record. This is no back-up.")
+            if not line.isspace():
+                yield number, line
+            bar.update(len(line))
+
+
+def _arrival(record: Record, run: str, *, replace: bool) -> Callable[[Record | None], tuple[Record | None, str]]:
+    """The change that brings this record in, unless another one is there that is to stay.
+
+    What this run has brought itself gives way: a back-up may have a record twice, and the later one is the newer one.
+    """
+
+    def change(old: Record | None) -> tuple[Record | None, str]:
+        if old is not None and structs.replace(old, tag=record.tag) == record:
+            return old, "there already"
+        if old is None or old.tag.startswith(f"{run}."):
+            return record, "imported"
+        return (record, "replaced") if replace else (old, "skipped")
+
+    return change
+
+
+# ---- what is said ----
+
+
+def _say(text: str) -> None:
+    """To standard error, where it is not mixed with what is exported; a progress bar makes way for it."""
+    click.echo(("\r\x1b[K" if sys.stderr.isatty() else "") + text, err=True)
+
+
+def _count_unreadable(counts: Counter[str], who: str, error: RecordUnreadable) -> None:
+    counts["unreadable"] += 1
+    _say(f"{who}: {error}")
+
+
+def _told(counts: Counter[str], *names: str) -> str:
+    return ", ".join(f"{counts[name]} {name}" for name in names)
+
+
+def _end(counts: Counter[str], *names: str) -> None:
+    """Say what was done; fail if something was left out that should not have been."""
+    _say(_told(counts, *names))
+    if counts["wrong"] or counts["unreadable"]:
+        sys.exit(1)
+
+
+def _confirm(question: str, *, yes: bool) -> None:
+    if not yes:
+        click.confirm(question, abort=True, err=True)

