@@ -45,6 +45,8 @@ ROOMS = {
     "service": Room({*RULES, "merge", "stores.base"}, {"msgspec"}),
     "cli": Room({*CORE, "backup", "stores.base"}, {"click", "msgspec"}),
     "backup": Room(CORE, {"msgspec"}),
+    "auth": Room(CORE, {"cryptography", "jwt"}),
+    "jwks": Room({"auth"}, {"cryptography", "jwt"}),
     "stores": Room(
         {"stores.base", "stores.guard", "stores.lmdb", "stores.memory", "stores.urls", "stores.valkey"}, set()
     ),

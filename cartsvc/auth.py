@@ -1,0 +1,481 @@
+"""Who is asking, and which carts they may touch: a token and a user_id in, a verdict out; keys and clock handed in.
+
+Tokens are JSON Web Tokens (RFC 7519) that come as RFC 6750 says and are checked as RFC 8725 advises. A shop's issuer
+makes those of users and services; this service makes those of guests. The two kinds differ in type, issuer and
+audience, so that neither passes for the other, whatever the keys are.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from urllib.parse import urlsplit
+
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from cartsvc.cart import check_user_id
+from cartsvc.errors import CartsvcError, InvalidRequest
+from cartsvc.record import GUEST
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from jwt.types import Options
+
+HMAC = {"HS256": 32, "HS384": 48, "HS512": 64}  # the least bytes of a secret (RFC 7518, section 3.2)
+PUBLIC = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "ES256K", "EdDSA")
+
+_ALL_CARTS = "carts:all"
+_LEEWAY = 10  # seconds that two clocks may differ
+_MAX_TOKEN = 8192  # characters; a header holds fewer, but a body could hold more
+_LATEST = 253_402_300_799  # the end of the year 9999: later ones are milliseconds, taken for seconds
+
+# A logout token or a proof of possession of the same issuer is no access token (RFC 8725, section 3.11; RFC 9068).
+_TYPES = (None, "jwt", "application/jwt", "at+jwt", "application/at+jwt")
+_GUEST_TYPE = "cartsvc-guest+jwt"
+_GUEST_ISSUER = "urn:cartsvc"
+_GUEST_AUDIENCE = "urn:cartsvc:guest"
+_GUEST_ALGORITHM = "HS256"
+
+_TOKEN = re.compile(r"([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")  # RFC 7515, section 7.1
+_URL = re.compile(r"[\x21-\x7e]+")
+_PEM, _PRIVATE = "-----BEGIN ", "PRIVATE KEY-----"
+
+_JWS = jwt.PyJWS()
+# The times are compared here, with the clock that was handed in, and stricter: PyJWT takes "12" and true for times.
+_OPTIONS: Options = {
+    "require": ["exp", "sub"],
+    "verify_exp": False,
+    "verify_nbf": False,
+    "verify_iat": False,
+    "enforce_minimum_key_length": True,
+}
+_JWT = jwt.PyJWT(_OPTIONS)
+
+
+# ---- these three are to be moved to errors.py ----
+
+
+class Unauthorized(CartsvcError):
+    """Nobody knows who is asking. ``error`` is RFC 6750's code (section 3.1); None when no token was sent."""
+
+    def __init__(self, detail: str, *, error: Literal["invalid_request", "invalid_token"] | None) -> None:
+        self.error = error
+        super().__init__(detail)
+
+
+class Forbidden(CartsvcError):
+    """The token is good, but not for this cart; whether there is such a cart is not looked at."""
+
+    error = "insufficient_scope"
+
+    def __init__(self) -> None:
+        super().__init__("This token does not open this cart.")
+
+
+class KeysAway(CartsvcError):
+    """No token can be checked: the issuer's keys were never got yet."""
+
+    def __init__(self) -> None:
+        super().__init__("The keys that tokens are checked with cannot be had just now. Nothing was done.")
+
+
+# ---- keys ----
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key for one algorithm, and for no other: an unfit pair cannot be made (RFC 8725, sections 3.1 and 3.5).
+
+    ``material`` is bytes for HMAC, else a public key of the cryptography package; it is never shown. Raises ValueError.
+    """
+
+    algorithm: str
+    material: Any = field(repr=False)
+    kid: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.algorithm not in HMAC and self.algorithm not in PUBLIC:
+            raise ValueError("no such algorithm")
+        algorithm = _JWS.get_algorithm_by_name(self.algorithm)
+        try:
+            # It would also read a PEM text, and take a private key.
+            fits = algorithm.prepare_key(self.material) is self.material
+        except (jwt.PyJWTError, TypeError, ValueError):
+            fits = False
+        if not fits or hasattr(self.material, "private_bytes"):
+            raise ValueError("a key of the wrong kind")
+        if algorithm.check_key_length(self.material):
+            raise ValueError("a key that is too short")
+
+
+class Keys(Protocol):
+    """Where the issuer's keys come from."""
+
+    def find(self, *, algorithm: str, kid: str | None) -> Iterable[Key]:
+        """Those that a token with this header may be signed with. Raises KeysAway."""
+
+
+class FixedKeys:
+    """The keys that the settings state; a token's ``kid`` is only a hint, and they have none."""
+
+    def __init__(self, keys: Sequence[Key]) -> None:
+        self._keys = keys
+
+    def find(self, *, algorithm: str, kid: str | None) -> Iterable[Key]:  # noqa: ARG002 - Keys' signature
+        """All keys for this algorithm."""
+        return [key for key in self._keys if key.algorithm == algorithm]
+
+
+# ---- settings ----
+
+
+class AuthFaults(ValueError):
+    """Settings that are missing, weak or contradictory. ``faults`` has a line for each; none shows a value."""
+
+    def __init__(self, faults: Iterable[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("; ".join(self.faults))
+
+
+@dataclass(frozen=True, slots=True)
+class AuthConfig:
+    """Settings that were checked. Either ``keys`` or ``jwks_url`` is there; the first guest key signs."""
+
+    keys: tuple[Key, ...]
+    jwks_url: str | None
+    algorithms: tuple[str, ...]
+    issuer: str | None
+    audience: str | None
+    guest_keys: tuple[Key, ...]
+
+
+def configure(
+    *,
+    key: str | None,
+    jwks_url: str | None,
+    algorithms: str | None,
+    issuer: str | None,
+    audience: str | None,
+    guest_key: str | None,
+) -> AuthConfig:
+    """Check the settings as the environment states them; None for one that is not set. Raises AuthFaults.
+
+    Without ``algorithms`` there is one for each kind of key: HS256, or RS256, ES256 and EdDSA.
+    """
+    faults: list[str] = []
+    named = _algorithms(algorithms, faults)
+    hmac = named[0] in HMAC if named else jwks_url is None and key is not None and _PEM not in key
+    named = named or (("HS256",) if hmac else ("RS256", "ES256", "EdDSA"))
+    keys = () if key is None else _keys("CARTSVC_JWT_KEY", key, named, faults)
+    if jwks_url is not None:
+        _check_url(jwks_url, faults)
+        if hmac:
+            faults.append("CARTSVC_JWT_ALGORITHMS: a key set (CARTSVC_JWT_JWKS_URL) is for public keys, not for HMAC")
+    if (key is None) == (jwks_url is None):
+        faults.append("CARTSVC_JWT_KEY: either this or CARTSVC_JWT_JWKS_URL must be set, and not both")
+    _check_name("CARTSVC_JWT_ISSUER", issuer, faults)
+    _check_name("CARTSVC_JWT_AUDIENCE", audience, faults)
+    guest_keys = () if guest_key is None else _keys("CARTSVC_GUEST_KEY", guest_key, (_GUEST_ALGORITHM,), faults)
+    if guest_key is None:
+        faults.append("CARTSVC_GUEST_KEY: must be set, since guests' tokens are signed with it")
+    if faults:
+        raise AuthFaults(faults)
+    return AuthConfig(keys, jwks_url, named, issuer, audience, guest_keys)
+
+
+def _algorithms(text: str | None, faults: list[str]) -> tuple[str, ...]:
+    named = [] if text is None else [each.strip() for each in text.split(",")]
+    if any(each.lower() == "none" for each in named):
+        faults.append("CARTSVC_JWT_ALGORITHMS: none is no algorithm: whoever likes could write such tokens")
+    elif not {*named} <= {*HMAC, *PUBLIC}:
+        faults.append(f"CARTSVC_JWT_ALGORITHMS: must be some of {', '.join((*HMAC, *PUBLIC))}, separated by commas")
+    elif len({each in HMAC for each in named}) > 1:
+        faults.append("CARTSVC_JWT_ALGORITHMS: HMAC (HS...) and public-key algorithms must not be mixed")
+    else:
+        return tuple(dict.fromkeys(named))
+    return ()
+
+
+def _keys(setting: str, text: str, algorithms: Sequence[str], faults: list[str]) -> tuple[Key, ...]:
+    found: list[Key] = []
+    for number, each in enumerate(text.split(","), 1):
+        try:
+            found += _key(each.strip(), algorithms)
+        except ValueError as error:
+            faults.append(f"{setting}: key {number} {error}")
+    return tuple(found)
+
+
+def _key(text: str, algorithms: Sequence[str]) -> list[Key]:
+    """The key of this text for each algorithm that it fits. The message of a ValueError never holds the text."""
+    pem = _PEM in text
+    if pem and _PRIVATE in text:
+        raise ValueError("is a private key, which stays with the issuer; the public one belongs here")
+    if algorithms[0] in HMAC:
+        least = max(HMAC[each] for each in algorithms)
+        # Bytes that are not UTF-8 come out of the environment as lone surrogates.
+        secret = text.encode(errors="surrogateescape")
+        if pem:
+            raise ValueError(f"is a PEM key, and {algorithms[0]} needs a secret")
+        if len(secret) < least:
+            raise ValueError(f"is shorter than the {least} bytes that are safe")
+        keys = _fitting(secret, algorithms)
+        if not keys:
+            raise ValueError("is a public key or a JSON Web Key in some form, not a secret")
+        return keys
+    if not pem:
+        raise ValueError(f"is not a PEM public key, which {algorithms[0]} needs")
+    if text.count(_PEM) > 1:
+        raise ValueError("has several PEM blocks; a comma belongs between two keys")
+    try:
+        # Where a variable cannot hold several lines, they are written with \n between them.
+        public = load_pem_public_key(text.replace("\\n", "\n").encode(errors="surrogateescape"))
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError("is not a PEM public key that can be read") from None
+    keys = _fitting(public, algorithms)
+    if not keys:
+        raise ValueError(f"fits none of {', '.join(algorithms)}, or is an RSA key of fewer than 2048 bits")
+    return keys
+
+
+def _fitting(material: object, algorithms: Iterable[str]) -> list[Key]:
+    return [Key(each, material) for each in algorithms if _fits(each, material)]
+
+
+def _fits(algorithm: str, material: object) -> bool:
+    try:
+        Key(algorithm, material)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_name(setting: str, value: str | None, faults: list[str]) -> None:
+    if value is not None and not value.strip():
+        # A template that was not filled in must not mean: anybody's tokens.
+        faults.append(f"{setting}: must not be empty; leave it out when tokens have none")
+    if value in {_GUEST_ISSUER, _GUEST_AUDIENCE}:
+        faults.append(f"{setting}: {_GUEST_ISSUER} and {_GUEST_AUDIENCE} are for guests' tokens alone")
+
+
+def _check_url(url: str, faults: list[str]) -> None:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        host = ""
+    if not host or not _URL.fullmatch(url) or parts.scheme not in {"http", "https"}:
+        faults.append("CARTSVC_JWT_JWKS_URL: must be a URL such as https://issuer.example/.well-known/jwks.json")
+    elif parts.username is not None or parts.password is not None or parts.fragment:
+        faults.append("CARTSVC_JWT_JWKS_URL: must have no user, password or fragment")
+    elif parts.scheme == "http" and not _is_loopback(host):
+        # RFC 7517, section 9.1: whoever can change the answer on its way could add a key of their own.
+        faults.append("CARTSVC_JWT_JWKS_URL: must begin with https://, unless it stays on this machine")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+# ---- verdicts ----
+
+
+class Caller(NamedTuple):
+    """Who is asking: a user of the shop, a guest, or a service that has the scope carts:all."""
+
+    user_id: str
+    role: Literal["user", "guest", "service"]
+
+    def may_touch(self, user_id: str) -> bool:
+        """May they read and change this user's cart?"""
+        return self.role == "service" or user_id == self.user_id
+
+
+def bearer(header: str | None) -> str | None:
+    """The token in an Authorization header; None when there is none, or another scheme (RFC 6750, section 2.1).
+
+    Raises Unauthorized with ``invalid_request`` when there is not exactly one word after the scheme.
+    """
+    scheme, _, rest = (header or "").strip(" ").partition(" ")
+    if scheme.lower() != "bearer":
+        return None
+    token = rest.strip(" ")
+    if not token or " " in token:
+        raise Unauthorized("An Authorization header reads: Bearer, a blank, a token.", error="invalid_request")
+    return token
+
+
+class Auth:
+    """Decides who may touch which cart. ``guest_ttl`` and ``clock`` are in milliseconds (since the epoch)."""
+
+    def __init__(self, config: AuthConfig, *, keys: Keys, guest_ttl: int, clock: Callable[[], int]) -> None:
+        self._config = config
+        self._keys = keys
+        self._guest_ttl = guest_ttl
+        self._clock = clock
+
+    def check(self, token: str | None, user_id: str) -> Caller:
+        """Who is asking, when they may touch this user's cart. Raises Unauthorized, Forbidden, KeysAway."""
+        caller = self.identify(token)
+        if not caller.may_touch(user_id):
+            raise Forbidden
+        return caller
+
+    def check_source(self, caller: Caller, user_id: str, token: str | None) -> None:
+        """Return when a merge by this caller may consume this cart; ``token`` is its ``from_token``.
+
+        Raises Forbidden, also for a token that is no good: the request itself has told who is asking. And KeysAway.
+        """
+        if caller.may_touch(user_id):
+            return
+        try:
+            self.check(token, user_id)
+        except Unauthorized:
+            raise Forbidden from None
+
+    def identify(self, token: str | None) -> Caller:
+        """Who is asking. Raises Unauthorized, KeysAway."""
+        if token is None:
+            raise Unauthorized("An access token is needed: Authorization: Bearer ...", error=None)
+        parts = _TOKEN.fullmatch(token) if len(token) <= _MAX_TOKEN else None
+        if parts is None:
+            raise _invalid("This is no token.")
+        header = _read_header(parts[1])
+        return self._guest(token) if header.type == _GUEST_TYPE else self._user(token, header)
+
+    def guest_of(self, token: str | None) -> str | None:
+        """The guest whose token is to be renewed; None when the token is a user's, or none was sent.
+
+        Raises Unauthorized, KeysAway.
+        """
+        caller = None if token is None else self.identify(token)
+        return caller.user_id if caller is not None and caller.role == "guest" else None
+
+    def guest_token(self, user_id: str) -> str:
+        """A token that opens this guest's cart and nothing else, good for as long as a cart that changes now."""
+        now = self._clock()
+        claims = {
+            "iss": _GUEST_ISSUER,
+            "aud": _GUEST_AUDIENCE,
+            "sub": user_id,
+            "iat": now // 1000,
+            "exp": -(-(now + self._guest_ttl) // 1000),
+        }
+        key = self._config.guest_keys[0]
+        return _JWT.encode(claims, key.material, key.algorithm, headers={"typ": _GUEST_TYPE})
+
+    def _user(self, token: str, header: _Header) -> Caller:
+        if header.type not in _TYPES:
+            raise _invalid("This is another kind of token than an access token.")
+        keys = self._keys.find(algorithm=header.algorithm, kid=header.kid)
+        claims = self._claims(token, keys, issuer=self._config.issuer, audience=self._config.audience)
+        # RFC 7519, section 4.1.3: who is not named in an audience must refuse. PyJWT lets an empty one pass.
+        elsewhere = self._config.audience is None and "aud" in claims
+        if elsewhere or _is_for_guests(claims):
+            raise _invalid("This token was made for another service.")
+        user_id = _subject(claims)
+        if user_id.startswith(GUEST):
+            raise _invalid("This token's subject cannot be a user_id.")
+        return Caller(user_id, "service" if _opens_all(claims) else "user")
+
+    def _guest(self, token: str) -> Caller:
+        keys = self._config.guest_keys
+        claims = self._claims(token, keys, issuer=_GUEST_ISSUER, audience=_GUEST_AUDIENCE)
+        user_id = _subject(claims)
+        if not user_id.startswith(GUEST):
+            raise _invalid("This token's subject cannot be a guest.")
+        return Caller(user_id, "guest")
+
+    def _claims(self, token: str, keys: Iterable[Key], *, issuer: str | None, audience: str | None) -> dict[str, Any]:
+        for key in keys:
+            try:
+                claims = _JWT.decode(token, key.material, [key.algorithm], issuer=issuer, audience=audience)
+            except jwt.InvalidSignatureError:
+                continue
+            except (jwt.InvalidIssuerError, jwt.InvalidAudienceError):
+                raise _invalid("This token was made for another service.") from None
+            except jwt.MissingRequiredClaimError as error:
+                raise _invalid(f"This token lacks the claim {error.claim}.") from None
+            except jwt.PyJWTError:
+                raise _invalid("This token is malformed.") from None
+            _check_times(claims, now=self._clock() / 1000)
+            return claims
+        raise _invalid("This token is not signed with a key and an algorithm that are trusted here.")
+
+
+class _Header(NamedTuple):
+    algorithm: str
+    kid: str | None
+    type: str | None
+
+
+@lru_cache(maxsize=64)  # an issuer writes the same header until its key changes; reading it costs as much as an HMAC
+def _read_header(segment: str) -> _Header:
+    """What a token says of itself (RFC 7515, section 4): good for choosing among our keys, and for nothing else.
+
+    Keys and addresses that it brings along (jwk, jku, x5c, x5u) are not looked at.
+    """
+    try:
+        header = _JWS.get_unverified_header(f"{segment}..")
+    except jwt.PyJWTError:
+        raise _invalid("This is no token.") from None
+    algorithm, type_ = header.get("alg"), header.get("typ")
+    # No extension is understood here, and b64 is none that a JWT may have (RFC 7515, section 4.1.11; RFC 7797).
+    if not isinstance(algorithm, str) or not isinstance(type_, str | None) or {"crit", "b64"} & header.keys():
+        raise _invalid("This token's header is malformed, or asks for what is not supported.")
+    return _Header(algorithm, header.get("kid"), None if type_ is None else type_.lower())
+
+
+def _check_times(claims: dict[str, Any], *, now: float) -> None:
+    times = dict(_times(claims))
+    if times["exp"] <= now - _LEEWAY:
+        raise _invalid("This token has expired.")
+    if max(times.get("nbf", now), times.get("iat", now)) > now + _LEEWAY:
+        raise _invalid("This token is not valid yet.")
+
+
+def _times(claims: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    for name in ("exp", "nbf", "iat"):
+        if name in claims:
+            value = claims[name]
+            # RFC 7519, section 2: a NumericDate is a number. NaN fails each comparison.
+            if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LATEST:
+                raise _invalid(f"This token's {name} is no time.")
+            yield name, value
+
+
+def _is_for_guests(claims: dict[str, Any]) -> bool:
+    audience = claims.get("aud")
+    named = audience if isinstance(audience, list) else [audience]
+    return claims.get("iss") == _GUEST_ISSUER or _GUEST_AUDIENCE in named
+
+
+def _subject(claims: dict[str, Any]) -> str:
+    user_id: str = claims["sub"]
+    try:
+        check_user_id(user_id)
+    except InvalidRequest:
+        raise _invalid("This token's subject cannot be a user_id.") from None
+    return user_id
+
+
+def _opens_all(claims: dict[str, Any]) -> bool:
+    """Only ``scope`` is read (RFC 9068, RFC 8693): what opens every cart has one name, and no vendor's ``scp`` besides.
+
+    Words are parted by blanks alone (RFC 6749, section 3.3), not by all that Python takes for white space.
+    """
+    scope = claims.get("scope")
+    return isinstance(scope, str) and _ALL_CARTS in scope.split(" ")
+
+
+def _invalid(detail: str) -> Unauthorized:
+    return Unauthorized(detail, error="invalid_token")
