@@ -10,62 +10,82 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _ROOT = Path(__file__).parent.parent.parent
 SECONDS = 120  # for one command; more than any stop may take
 _BUILD_SECONDS = 900  # it may have to fetch the base image
-_OURS = ("CARTSVC_", "COMPOSE_", "PORT", "WEB_CONCURRENCY")  # what the shell that runs the tests must not decide
+# What the shell that runs the tests must not decide.
+_OURS = ("CARTSVC_", "CART_SERVICE_", "COMPOSE_", "PORT", "WEB_CONCURRENCY")
 
 
 class Project:
     """docker-compose.yml under a name of its own, beside whatever else runs from it."""
 
     service = "cart-service"
-    url = "http://127.0.0.1:8080"
 
-    def __init__(self) -> None:
-        self.name = f"cartsvc-test-{secrets.token_hex(4)}"
+    def __init__(self, name: str | None = None, **settings: str) -> None:
+        self.name = name or f"cartsvc-test-{secrets.token_hex(4)}"
         self.network = f"{self.name}_default"
         self.image = f"{self.name}-{self.service}"
+        self._settings = settings
+
+    def given(self, **settings: str) -> Project:
+        """The same project, called with these settings in the environment."""
+        return Project(self.name, **settings)
 
     def compose(
-        self, *arguments: str, expected: int | None = 0, timeout: float = SECONDS, **settings: str
+        self, *arguments: str, expected: int | None = 0, timeout: float = SECONDS, stdin: str = "", **settings: str
     ) -> subprocess.CompletedProcess[str]:
         """Run docker compose with these settings in its environment; ``expected`` is its exit code, None any."""
         # No .env, no override file: what is tested is what a fresh clone has.
         given = ["--project-name", self.name, "--file", str(_ROOT / "docker-compose.yml"), "--env-file", os.devnull]
-        return docker("compose", *given, *arguments, expected=expected, timeout=timeout, settings=settings)
+        settings = self._settings | settings
+        return docker("compose", *given, *arguments, expected=expected, timeout=timeout, stdin=stdin, settings=settings)
 
     def build(self) -> None:
         """Build the image."""
         self.compose("build", timeout=_BUILD_SECONDS)
 
-    def up(self) -> None:
+    def up(self, *options: str) -> None:
         """Return once the service is healthy. Port 8080 must be free."""
         try:
-            self.compose("up", "--detach", "--wait", "--no-build")
+            self.compose("up", "--detach", "--wait", "--no-build", *options)
         except AssertionError as error:
             error.add_note(self.compose("logs", "--no-color", expected=None).stdout)
             raise
 
     def remove(self) -> None:
-        """Leave nothing behind."""
-        self.compose("down", "--volumes", "--remove-orphans", "--rmi", "local", "--timeout", "1")
+        """Leave nothing behind but the base images."""
+        everything = self.given(COMPOSE_PROFILES="valkey")
+        everything.compose("down", "--volumes", "--remove-orphans", "--rmi", "local", "--timeout", "1")
 
-    def container(self) -> str:
-        """The id of the service's container, running or not."""
-        return self.compose("ps", "--all", "--quiet", self.service).stdout.strip()
+    def client(self, *, port: int = 8080) -> httpx.Client:
+        """A client of a published port; it asks no proxy."""
+        return httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=SECONDS)
 
-    def state(self) -> Any:
-        """What Docker knows of the service's container."""
-        return inspect("container", self.container())
+    def containers(self, service: str = service) -> list[str]:
+        """The ids of a service's containers, running or not."""
+        return self.compose("ps", "--all", "--quiet", service).stdout.split()
 
-    def execute(self, *command: str, expected: int = 0, **options: str) -> subprocess.CompletedProcess[str]:
-        """Run a command in the service's container, with these options of `docker compose exec`."""
+    def container(self, service: str = service) -> str:
+        """The id of a service's one container, running or not."""
+        (one,) = self.containers(service)
+        return one
+
+    def state(self, service: str = service) -> Any:
+        """What Docker knows of a service's one container."""
+        return inspect("container", self.container(service))
+
+    def execute(
+        self, *command: str, expected: int = 0, service: str = service, stdin: str = "", **options: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in a service's container, with these options of `docker compose exec`."""
         given = [f"--{name}={value}" for name, value in options.items()]
-        return self.compose("exec", "--no-TTY", *given, self.service, *command, expected=expected)
+        return self.compose("exec", "--no-TTY", *given, service, *command, expected=expected, stdin=stdin)
 
     def run(self, *command: str, expected: int = 0, **settings: str) -> subprocess.CompletedProcess[str]:
         """Run a command in a container of its own, made as the service's is; without one, start a service in it."""
@@ -81,7 +101,11 @@ class Project:
 
 
 def docker(
-    *arguments: str, expected: int | None = 0, timeout: float = SECONDS, settings: dict[str, str] | None = None
+    *arguments: str,
+    expected: int | None = 0,
+    timeout: float = SECONDS,
+    stdin: str = "",
+    settings: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run docker, and fail with all it said unless it ends with the ``expected`` exit code (None: with any)."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
@@ -89,6 +113,7 @@ def docker(
         ["docker", *arguments],
         cwd=_ROOT,
         env=kept | (settings or {}),
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=timeout,

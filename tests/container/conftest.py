@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
-from compose import SECONDS, Project
+from compose import Project
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import httpx
 
 
 @pytest.fixture(scope="session")
@@ -33,5 +34,5 @@ def service(project: Project) -> Project:
 @pytest.fixture
 def client(service: Project) -> Iterator[httpx.Client]:
     """A client of the published port; it asks no proxy."""
-    with httpx.Client(base_url=service.url, trust_env=False, timeout=SECONDS) as opened:
+    with service.client() as opened:
         yield opened
