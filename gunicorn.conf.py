@@ -8,10 +8,15 @@ coroutine each and not a thread each. CARTSVC_THREADS asks for real threads all 
 from __future__ import annotations
 
 import os
+import resource
+import signal
 import sys
-from typing import TYPE_CHECKING
+import time
+import warnings
+from typing import TYPE_CHECKING, Any
 
-import gevent
+import gevent.monkey
+from gunicorn.workers import gthread
 
 from cartsvc.errors import SettingsError, StoreUnusable
 from cartsvc.settings import Settings
@@ -19,7 +24,11 @@ from cartsvc.stores import hold
 from cartsvc.stores.urls import MemoryPlace
 
 if TYPE_CHECKING:
+    import logging
+    import socket
+
     from gunicorn.arbiter import Arbiter
+    from gunicorn.http import Request
     from gunicorn.workers.base import Worker
 
 try:
@@ -28,6 +37,9 @@ except SettingsError as error:
     sys.exit(str(error))  # the faults, without a traceback around them
 
 _ONE_PROCESS = isinstance(settings.store, MemoryPlace)
+
+# PyJWT's own fetching of keys, which nothing here uses, has ssl imported before gevent's workers replace its parts.
+warnings.filterwarnings("ignore", "Monkey-patching ssl", category=gevent.monkey.MonkeyPatchWarning)
 
 # Containers reach each other by address, and a loopback default would be heard by nobody.
 bind = f"0.0.0.0:{settings.port}"
@@ -40,12 +52,38 @@ workers = settings.processes
 worker_class = "gthread" if settings.threads else "gevent"
 threads = settings.threads or 1
 
-# Below the usual limit of 1,024 open files: accepting more would fail in the middle of a request.
-worker_connections = 1000
+# Who finds no room waits outside until somebody leaves: 1,500 idle connections must not fill it. More would be
+# unsafe: of 2,000 that all ask, each still gets a turn within a second or so, and their bodies take 256 MiB at most.
+_CONNECTIONS = 2000
+_OTHER_FILES = 200  # listeners, the store, Valkey's connections, logs
+
+
+def _allowed_files(wanted: int) -> int:
+    """How many files a worker may open; as many as wanted, if only the soft limit (often 1,024 or 256) forbids it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return allowed
+
+
+# Fewer where fewer files may be open: accepting more would fail in the middle of a request.
+_files = _allowed_files(_CONNECTIONS + _OTHER_FILES)
+worker_connections = max(_files - _OTHER_FILES, _files // 2)
 
 # Without it each request pays for a new connection. A proxy that keeps connections longer than we do meets closed ones.
 # It is also how long a client may take over the head of its request.
 keepalive = settings.keep_alive
+
+# A worker that stops would close resting connections after 2 seconds, sooner than a proxy was told.
+gthread.STOP_KEEPALIVE_LINGER = settings.keep_alive
+
+# How long we wait for a body, and again until its answer is taken: as for the head, but a keep-alive of minutes, which
+# a proxy may want, is for the time between requests. By default all of it together is less than graceful_timeout.
+_PATIENCE = min(keepalive, 5)
+_LEAST_RATE = 32 * 2**10  # bytes; so many more give a body one more second: a large one may take longer, no other may
+_AT_ONCE = 4 * 2**10  # bytes; gunicorn takes a body apart bit by bit and copies the rest of what it has read each time
 
 # A worker that hangs is replaced. This is a heartbeat and no limit on a request; memory's carts go with their worker.
 timeout = 30
@@ -77,15 +115,75 @@ accesslog = None
 loglevel = settings.log_level
 
 
+class _Client:
+    """The socket that a worker reads requests from: it waits for a body, but not for ever, and lets others have a turn.
+
+    Only the reading is timed: whatever the service does meanwhile is not cut off in the middle.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._request: Request | None = None  # whose body is read; None between requests, where gunicorn keeps the time
+        self._left = 0.0  # seconds to wait for the body
+        self._unpaid = 0  # bytes that still give more of them: without that, chunks of nothing would for ever
+
+    def begin(self, request: Request) -> None:
+        """From here on it is a body that is read. Sending is timed too, by the socket."""
+        self._request, self._left, self._unpaid = request, float(_PATIENCE), settings.max_body
+        self._socket.settimeout(_PATIENCE)
+
+    def end(self) -> None:
+        """The request is answered."""
+        self._request = None
+        self._socket.settimeout(None)
+
+    def recv(self, size: int) -> bytes:
+        """Some bytes. Raises TimeoutError when the client's time is over; then the connection ends with the answer."""
+        request, size = self._request, min(size, _AT_ONCE)
+        try:
+            data = self._socket.recv(size) if request is None else self._recv_in_time(size)
+        except TimeoutError:
+            if request is not None:
+                request.force_close()
+            raise
+        if worker_class == "gevent":
+            gevent.sleep(0)  # bytes that are always there already would keep all others, and every timer, waiting
+        return data
+
+    def _recv_in_time(self, size: int) -> bytes:
+        if self._left <= 0:
+            raise TimeoutError
+        began = time.monotonic()
+        self._socket.settimeout(self._left)
+        try:
+            data = self._socket.recv(size)
+        finally:
+            self._socket.settimeout(_PATIENCE)
+        paid = min(len(data), self._unpaid)
+        self._unpaid -= paid
+        self._left += paid / _LEAST_RATE - (time.monotonic() - began)
+        return data
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever else gunicorn asks of a socket
+        return getattr(self._socket, name)
+
+
 def on_starting(server: Arbiter) -> None:
     """Refuse what would be wrong, once the command line has had its say; tell what looks like a slip."""
     for warning in settings.warnings:
         server.log.warning(warning)
+    if settings.auth is None:
+        server.log.warning("CARTSVC_AUTH=none: whoever reaches this port can read and change every cart")
     if _ONE_PROCESS and server.cfg.workers > 1:
         sys.exit(
             f"cartsvc cannot start: {server.cfg.workers} workers were asked for, and CARTSVC_STORE_URL=memory:// keeps "
             "carts in one process: with more, each would have carts of its own. Set WEB_CONCURRENCY=1, or leave it and "
             "--workers out."
+        )
+    if _ONE_PROCESS and server.cfg.max_requests:
+        sys.exit(
+            "cartsvc cannot start: --max-requests replaces the worker now and then, and CARTSVC_STORE_URL=memory:// "
+            "keeps carts in it. Leave it out."
         )
     if server.cfg.preload_app and not _ONE_PROCESS:
         sys.exit("cartsvc cannot start: with --preload all workers would share one open store. Leave it out.")
@@ -95,15 +193,39 @@ def on_starting(server: Arbiter) -> None:
         sys.exit(f"cartsvc cannot start: {error}")
 
 
+def post_fork(server: Arbiter, worker: Worker) -> None:
+    """Let a worker hear a stop while it starts: it has its parent's handler, which only queues what nobody reads."""
+    signal.signal(signal.SIGTERM, lambda *_: setattr(worker, "alive", False))
+    while not server.SIG_QUEUE.empty():  # this process's own copy; what came since the fork is in it
+        if server.SIG_QUEUE.get() == signal.SIGTERM:
+            worker.alive = False
+
+
 def post_worker_init(worker: Worker) -> None:
     """Tell what is wrong with how the store is set up: once, by the first worker."""
-    if worker.age == 1:
-        for warning in worker.wsgi.extensions["cartsvc"].advice():
+    worker.log.error_log.addFilter(_is_news)
+    service = getattr(worker.wsgi, "extensions", {}).get("cartsvc")  # none when another app is served with this file
+    if worker.age == 1 and service is not None:
+        for warning in service.advice():
             worker.log.warning(warning)
 
 
-def post_request(_worker: Worker, _request: object, _environ: object, _response: object) -> None:
+def _is_news(entry: logging.LogRecord) -> bool:
+    """Not that a client did not take its answer in time: gunicorn would log a traceback for each."""
+    return entry.exc_info is None or not isinstance(entry.exc_info[1], TimeoutError)
+
+
+def pre_request(_worker: Worker, request: Request) -> None:
+    """Begin to keep the time: a body that never ends, or an answer nobody takes, would hold its connection for ever."""
+    client = request.unreader.sock
+    if not isinstance(client, _Client):
+        client = request.unreader.sock = _Client(client)
+    client.begin(request)
+
+
+def post_request(_worker: Worker, request: Request, _environ: object, _response: object) -> None:
     """Let the other connections' coroutines run: one whose next request is there already would go on for ever."""
+    request.unreader.sock.end()
     if worker_class == "gevent":
         gevent.sleep(0)
 

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING
 from flask import Flask
 from flask.sessions import NullSession, SessionInterface, SessionMixin
 from flask_cors import CORS
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from cartsvc.api import Api
+from cartsvc.auth import Auth, FixedKeys
 from cartsvc.cli import carts_commands
+from cartsvc.jwks import KeySet, fetch_from
 from cartsvc.merge import Merger
 from cartsvc.service import CartService
 from cartsvc.settings import Settings
-from cartsvc.stores import open_store
+from cartsvc.stores import open_scripts, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,13 +31,16 @@ if TYPE_CHECKING:
     from flask import Request, Response
     from werkzeug.routing import MapAdapter
 
+    from cartsvc.api.rates import Rates
+    from cartsvc.auth import Keys
     from cartsvc.stores.base import CartStore
 
 _TAG_BYTES = 12  # 96 random bits: nobody meets the same tag twice
 _GUEST_BYTES = 16  # 128 random bits: nobody guesses another's cart
-_REQUEST_HEADERS = ("Content-Type", "Idempotency-Key", "If-Match", "If-None-Match")
-_RESPONSE_HEADERS = ("ETag", "Idempotency-Replayed", "Location", "Retry-After")
+_REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match")
+_RESPONSE_HEADERS = ("ETag", "Idempotency-Replayed", "Location", "Retry-After", "WWW-Authenticate")
 _PREFLIGHT_SECONDS = 600
+_COUNTER_SECONDS = 0.25  # that a request may wait to be counted
 _NO_SNIFFING = ("X-Content-Type-Options", "nosniff")
 
 
@@ -75,6 +81,17 @@ class _App(Flask):
         return self.wsgi_app(environ, start)
 
 
+class _Proxies(ProxyFix):
+    """Believes the last proxies, and nothing that stands before them.
+
+    werkzeug's own reads a quotation mark that a client sends as one that reaches over what the proxies add.
+    """
+
+    def _get_real_value(self, trusted: int, value: str | None) -> str | None:
+        values = (value or "").split(",")
+        return values[-trusted].strip() if 0 < trusted <= len(values) else None
+
+
 def create_app(settings: Settings | None = None, *, store: CartStore | None = None) -> Flask:
     """Make the application: from the environment, or from ``settings`` (and on ``store``) where a test says so.
 
@@ -103,7 +120,9 @@ def create_app(settings: Settings | None = None, *, store: CartStore | None = No
         new_guest=partial(secrets.token_urlsafe, _GUEST_BYTES),
     )
     app.cli.add_command(carts_commands(store, clock=_clock, new_tag=new_tag))
-    Api(app, limits=policy.limits)
+    Api(app, limits=policy.limits, auth=_auth(settings), rates=_rates(settings))
+    if settings.trusted_proxies:
+        app.wsgi_app = _Proxies(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
     if settings.cors_origins:
         CORS(
             app,
@@ -113,6 +132,24 @@ def create_app(settings: Settings | None = None, *, store: CartStore | None = No
             max_age=_PREFLIGHT_SECONDS,
         )
     return app
+
+
+def _auth(settings: Settings) -> Auth | None:
+    config = settings.auth
+    if config is None:
+        return None
+    keys: Keys = FixedKeys(config.keys)
+    if config.jwks_url is not None:
+        keys = KeySet(fetch_from(config.jwks_url), algorithms=config.algorithms, monotonic=_seconds)
+    return Auth(config, keys=keys, guest_ttl=settings.policy.guest_ttl, clock=_clock)
+
+
+def _rates(settings: Settings) -> Rates | None:
+    if settings.rate_limit is None:
+        return None
+    from cartsvc.api.rates import Rates  # noqa: PLC0415 - it takes 40 ms, and most have no limit
+
+    return Rates(settings.rate_limit, open_scripts(settings.store, clock=_clock, timeout=_COUNTER_SECONDS))
 
 
 def _pattern(origin: str) -> str | re.Pattern[str]:

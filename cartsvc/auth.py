@@ -19,7 +19,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from cartsvc.cart import check_user_id
-from cartsvc.errors import CartsvcError, InvalidRequest
+from cartsvc.errors import Forbidden, InvalidRequest, Unauthorized
 from cartsvc.record import GUEST
 
 if TYPE_CHECKING:
@@ -56,33 +56,6 @@ _OPTIONS: Options = {
     "enforce_minimum_key_length": True,
 }
 _JWT = jwt.PyJWT(_OPTIONS)
-
-
-# ---- these three are to be moved to errors.py ----
-
-
-class Unauthorized(CartsvcError):
-    """Nobody knows who is asking. ``error`` is RFC 6750's code (section 3.1); None when no token was sent."""
-
-    def __init__(self, detail: str, *, error: Literal["invalid_request", "invalid_token"] | None) -> None:
-        self.error = error
-        super().__init__(detail)
-
-
-class Forbidden(CartsvcError):
-    """The token is good, but not for this cart; whether there is such a cart is not looked at."""
-
-    error = "insufficient_scope"
-
-    def __init__(self) -> None:
-        super().__init__("This token does not open this cart.")
-
-
-class KeysAway(CartsvcError):
-    """No token can be checked: the issuer's keys were never got yet."""
-
-    def __init__(self) -> None:
-        super().__init__("The keys that tokens are checked with cannot be had just now. Nothing was done.")
 
 
 # ---- keys ----

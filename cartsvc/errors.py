@@ -5,6 +5,9 @@
     CartsvcError
     ├── SettingsError          the environment holds wrong settings; names them all
     ├── StoreUnusable          no server can start on this store; says why
+    ├── Unauthorized           nobody knows who is asking
+    ├── Forbidden              the token does not open this cart
+    ├── KeysAway               the keys that tokens are checked with cannot be had
     ├── InvalidRequest         the request alone is wrong
     ├── KeyReused              an Idempotency-Key that stood on another request before
     ├── NotFound
@@ -25,7 +28,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -62,6 +65,30 @@ class _Faulty(CartsvcError):
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = tuple(faults)
         super().__init__("; ".join(f"{fault.pointer}: {fault.detail}" for fault in self.faults))
+
+
+class Unauthorized(CartsvcError):
+    """Nobody knows who is asking. ``error`` is RFC 6750's code (section 3.1); None when no token was sent."""
+
+    def __init__(self, detail: str, *, error: Literal["invalid_request", "invalid_token"] | None) -> None:
+        self.error = error
+        super().__init__(detail)
+
+
+class Forbidden(CartsvcError):
+    """The token is good, but not for this cart; whether there is such a cart is not looked at."""
+
+    error = "insufficient_scope"
+
+    def __init__(self) -> None:
+        super().__init__("This token does not open this cart.")
+
+
+class KeysAway(CartsvcError):
+    """No token can be checked: the issuer's keys were never got yet."""
+
+    def __init__(self) -> None:
+        super().__init__("The keys that tokens are checked with cannot be had just now. Nothing was done.")
 
 
 class InvalidRequest(_Faulty):

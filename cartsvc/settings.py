@@ -12,6 +12,7 @@ from environs import Env, EnvValidationError, ValidationError
 from marshmallow.validate import OneOf, Range
 from msgspec import Struct
 
+from cartsvc.auth import AuthConfig, AuthFaults, configure
 from cartsvc.cart import Limits
 from cartsvc.cores import usable_cores
 from cartsvc.errors import SettingsError
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 _DAY = 86_400  # seconds
+_YEAR = 366 * _DAY
 _SPARE_READERS = 126
 _KIB, _MIB = 2**10, 2**20
+_OF_AUTH = ("jwt_key", "jwt_jwks_url", "jwt_algorithms", "jwt_issuer", "jwt_audience", "guest_key")
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
 _ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
@@ -45,6 +48,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     memory_limit: int
     max_body: int
     policy: Policy
+    auth: AuthConfig | None  # None: nobody is asked who they are
+    rate_limit: str | None
+    trusted_proxies: int
     cors_origins: tuple[str, ...]
     log_level: str
     warnings: tuple[str, ...]
@@ -63,6 +69,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     def from_env(cls) -> Settings:
         """Read and check the environment. Raises SettingsError, which names every fault at once."""
         env = Env(eager=False)
+        faults: list[str] = []
         settings = cls(
             port=_whole(env, "PORT", 8080, least=1, most=65_535),
             workers=_whole(env, "WEB_CONCURRENCY", None, least=1, most=1024),
@@ -73,6 +80,9 @@ class Settings(Struct, frozen=True, kw_only=True):
             memory_limit=_whole(env, "CARTSVC_MEMORY_LIMIT", 512 * _MIB, least=_MIB, most=2**50),
             max_body=_whole(env, "CARTSVC_MAX_BODY", 128 * _KIB, least=_KIB, most=16 * _MIB),
             policy=_policy(env),
+            auth=_auth(env, faults),
+            rate_limit=env.str("CARTSVC_RATE_LIMIT", None, validate=_check_rates),
+            trusted_proxies=_whole(env, "CARTSVC_TRUSTED_PROXIES", 0, least=0, most=10),
             cors_origins=_listed(env.str("CARTSVC_CORS_ORIGINS", "", validate=_check_origins) or ""),
             log_level=env.str("CARTSVC_LOG_LEVEL", "info", validate=OneOf(_LEVELS, error="must be one of {choices}")),
             warnings=(),
@@ -80,7 +90,9 @@ class Settings(Struct, frozen=True, kw_only=True):
         try:
             env.seal()
         except EnvValidationError as error:
-            raise SettingsError(_faults(error.error_messages)) from None
+            faults += _faults(error.error_messages)
+        if faults:
+            raise SettingsError(sorted(faults))
         return msgspec.structs.replace(settings, warnings=tuple(_warnings(env.dump(), os.environ)))
 
 
@@ -101,6 +113,25 @@ def _policy(env: Env) -> Policy:
         max_keys=_whole(env, "CARTSVC_IDEMPOTENCY_KEYS", 32, least=1, most=1000),
         key_ttl=_seconds(env, "CARTSVC_IDEMPOTENCY_TTL", _DAY, most=30 * _DAY),
     )
+
+
+def _auth(env: Env, faults: list[str]) -> AuthConfig | None:
+    """What auth.py says of its settings, which belong together; its faults show no value, for some are secrets."""
+    stated = {name: env.str(f"CARTSVC_{name.upper()}", None) for name in _OF_AUTH}
+    if env.str("CARTSVC_AUTH", "none", validate=OneOf(("none", "jwt"), error="must be one of {choices}")) != "jwt":
+        return None
+    try:
+        return configure(
+            key=stated["jwt_key"],
+            jwks_url=stated["jwt_jwks_url"],
+            algorithms=stated["jwt_algorithms"],
+            issuer=stated["jwt_issuer"],
+            audience=stated["jwt_audience"],
+            guest_key=stated["guest_key"],
+        )
+    except AuthFaults as error:
+        faults += error.faults
+        return None
 
 
 def _seconds(env: Env, name: str, default: int, *, most: int) -> Any:  # noqa: ANN401 - an int; None for a fault
@@ -128,6 +159,20 @@ def _place(url: str | None) -> Any:  # noqa: ANN401 - a Place; None for a fault
         return parse(url)
     except ValueError as error:
         raise ValidationError(str(error)) from None
+
+
+def _check_rates(text: str | None) -> None:
+    if text is None:
+        return
+    from limits import parse_many  # noqa: PLC0415 - it takes 30 ms, and most have no limit
+
+    try:
+        rates = parse_many(text)
+    except ValueError:
+        rates = []
+    if not rates or not all(rate.amount and rate.get_expiry() <= _YEAR for rate in rates):
+        message = "must be a rate such as 100/minute, or several separated by ;"
+        raise ValidationError(message)
 
 
 def _check_origins(text: str) -> None:

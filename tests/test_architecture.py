@@ -33,9 +33,10 @@ ROOMS = {
     "gunicorn.conf": Room({"errors", "settings", "stores", "stores.urls"}, {"gevent", "gunicorn"}),
     "__init__": Room({"app"}, set()),
     "app": Room(
-        {"api", "cli", "merge", "service", "settings", "stores", "stores.base"}, {"flask", "flask_cors", "werkzeug"}
+        {"api", "api.rates", "auth", "cli", "jwks", "merge", "service", "settings", "stores", "stores.base"},
+        {"flask", "flask_cors", "werkzeug"},
     ),
-    "settings": Room({*CORE, "cores", "stores.urls"}, {"environs", "marshmallow", "msgspec"}),
+    "settings": Room({*CORE, "auth", "cores", "stores.urls"}, {"environs", "limits", "marshmallow", "msgspec"}),
     "cores": Room(set(), set()),
     "errors": Room(set(), {"msgspec"}),
     "cart": Room({"errors"}, {"msgspec"}),
@@ -46,7 +47,7 @@ ROOMS = {
     "cli": Room({*CORE, "backup", "stores.base"}, {"click", "msgspec"}),
     "backup": Room(CORE, {"msgspec"}),
     "auth": Room(CORE, {"cryptography", "jwt"}),
-    "jwks": Room({"auth"}, {"cryptography", "jwt"}),
+    "jwks": Room({"auth", "errors"}, {"cryptography", "jwt"}),
     "stores": Room(
         {"stores.base", "stores.guard", "stores.lmdb", "stores.memory", "stores.urls", "stores.valkey"}, set()
     ),
@@ -59,13 +60,27 @@ ROOMS = {
     "stores.urls": Room(set(), {"msgspec"}),
     "stores.valkey": Room({*CORE, "stores.base", "stores.cluster", "stores.connections", "stores.urls"}, {"redis"}),
     "api": Room(
-        {*CORE, "api.carts", "api.health", "api.pages", "api.problems", "api.schemas"},
+        {
+            *CORE,
+            "auth",
+            "api.access",
+            "api.carts",
+            "api.health",
+            "api.pages",
+            "api.problems",
+            "api.rates",
+            "api.schemas",
+        },
         {"flask", "flask_smorest", "msgspec", "werkzeug"},
     ),
+    "api.access": Room({"auth", "errors", "api.headers", "api.problems"}, {"flask"}),
+    "api.rates": Room({"errors", "api.access", "api.headers", "api.problems"}, {"flask", "flask_limiter", "limits"}),
     "api.answers": Room({"cart", "terms", "api.headers"}, {"flask", "msgspec"}),
     "api.blueprint": Room({"api.body", "api.problems"}, {"flask_smorest"}),
     "api.body": Room({"errors", "api.headers"}, {"flask", "marshmallow", "msgspec", "webargs", "werkzeug"}),
-    "api.carts": Room({"cart", "service", "api.answers", "api.blueprint", "api.headers", "api.schemas"}, {"flask"}),
+    "api.carts": Room(
+        {"cart", "service", "api.access", "api.answers", "api.blueprint", "api.headers", "api.schemas"}, {"flask"}
+    ),
     "api.headers": Room({"terms"}, {"flask", "msgspec", "werkzeug"}),
     "api.health": Room({"service", "api.blueprint", "api.schemas"}, {"flask"}),
     "api.pages": Room(set(), {"flask", "werkzeug"}),

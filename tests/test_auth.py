@@ -27,13 +27,11 @@ from cartsvc.auth import (
     AuthFaults,
     Caller,
     FixedKeys,
-    Forbidden,
     Key,
-    KeysAway,
-    Unauthorized,
     bearer,
     configure,
 )
+from cartsvc.errors import Forbidden, KeysAway, Unauthorized
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -30,7 +30,8 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cartsvc.auth import Auth, Caller, KeysAway, Unauthorized, configure
+from cartsvc.auth import Auth, Caller, configure
+from cartsvc.errors import KeysAway, Unauthorized
 from cartsvc.jwks import KeySet, fetch_from, read_key_set
 
 if TYPE_CHECKING:
@@ -658,7 +659,7 @@ _UNDER_GEVENT = """
 from gevent import monkey
 monkey.patch_all()
 import sys, time, gevent
-from cartsvc.auth import KeysAway
+from cartsvc.errors import KeysAway
 from cartsvc.jwks import KeySet, fetch_from
 
 keys = KeySet(fetch_from(sys.argv[1], timeout=20), algorithms=("RS256",), monotonic=time.monotonic, patience=20)

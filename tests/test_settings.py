@@ -24,6 +24,7 @@ WHOLE = [
     ("WEB_CONCURRENCY", "workers", None, 1, 1024),
     ("CARTSVC_THREADS", "threads", 0, 0, 1024),
     ("CARTSVC_KEEP_ALIVE", "keep_alive", 5, 1, 3600),
+    ("CARTSVC_TRUSTED_PROXIES", "trusted_proxies", 0, 0, 10),
     ("CARTSVC_MEMORY_LIMIT", "memory_limit", 536_870_912, 1_048_576, 2**50),
     ("CARTSVC_CART_TTL", "policy.cart_ttl", 30 * DAY, 1, 3650 * DAY),
     ("CARTSVC_GUEST_TTL", "policy.guest_ttl", 7 * DAY, 1, 3650 * DAY),
@@ -93,6 +94,9 @@ def test_without_an_environment_all_is_as_the_contract_says() -> None:
             max_keys=32,
             key_ttl=DAY * 1000,
         ),
+        auth=None,
+        rate_limit=None,
+        trusted_proxies=0,
         cors_origins=(),
         log_level="info",
         warnings=(),
@@ -105,7 +109,8 @@ def test_the_tables_here_have_every_setting() -> None:
     fields = {each.name for each in msgspec.structs.fields(Settings)} - {"policy", "warnings"}
     fields |= {f"policy.{each.name}" for each in msgspec.structs.fields(Policy)} - {"policy.limits"}
     fields |= {f"policy.limits.{each.name}" for each in msgspec.structs.fields(Limits)}
-    assert {path for _, path, *_ in WHOLE} | {"store", "store_timeout", "cors_origins", "log_level"} == fields
+    others = {"store", "store_timeout", "auth", "rate_limit", "cors_origins", "log_level"}
+    assert {path for _, path, *_ in WHOLE} | others == fields
 
 
 @pytest.mark.parametrize(("name", "path", "default", "least", "most"), WHOLE, ids=[each[0] for each in WHOLE])
@@ -149,10 +154,13 @@ def test_a_store_url_names_a_place(monkeypatch: pytest.MonkeyPatch, url: str, pl
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("", "must be memory://, lmdb:///path, valkey://host:6379/0, valkeys://... or valkey+cluster://host,host"),
+        (
+            "",
+            "must be memory://, lmdb:///path, valkey://host:6379/0, valkeys://host:6379/0 or valkey+cluster://host,host",
+        ),
         (
             "memory",
-            "must be memory://, lmdb:///path, valkey://host:6379/0, valkeys://... or valkey+cluster://host,host",
+            "must be memory://, lmdb:///path, valkey://host:6379/0, valkeys://host:6379/0 or valkey+cluster://host,host",
         ),
         ("lmdb://relative", "lmdb needs the absolute path of a directory, as in lmdb:///var/lib/cartsvc"),
         ("lmdb:///x?sync=yes", "lmdb's sync is on, lazy or off"),

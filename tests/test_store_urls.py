@@ -16,7 +16,7 @@ ALL = [*PLAIN, *CLUSTERS]
 TLS = [scheme for scheme in ALL if scheme.startswith(("valkeys", "rediss"))]
 
 GIB = 2**30
-NEITHER = "must be memory://, lmdb:///path, valkey://host:6379/0, valkeys://... or valkey+cluster://host,host"
+NEITHER = "must be memory://, lmdb:///path, valkey://host:6379/0, valkeys://host:6379/0 or valkey+cluster://host,host"
 NO_URL = "must be a URL such as lmdb:///var/lib/cartsvc or valkey://host:6379/0"
 NO_PATH = "lmdb needs the absolute path of a directory, as in lmdb:///var/lib/cartsvc"
 NO_SIZE = "lmdb's map_size is 4MiB to 1024TiB: a number of bytes, or one with KiB, MiB, GiB or TiB"

@@ -13,13 +13,15 @@ import flask_smorest
 import msgspec
 from flask import Response
 
-from cartsvc.api import carts, health, pages, problems, schemas
+from cartsvc.api import access, carts, health, pages, problems, schemas
 from cartsvc.errors import CartsvcError
 
 if TYPE_CHECKING:
     from flask import Flask
     from werkzeug.exceptions import HTTPException
 
+    from cartsvc.api.rates import Rates
+    from cartsvc.auth import Auth
     from cartsvc.cart import Limits
 
 _DESCRIPTION = """\
@@ -35,8 +37,9 @@ class Api(flask_smorest.Api):
     ERROR_SCHEMA = schemas.ProblemSchema
     DEFAULT_ERROR_RESPONSE_NAME = None  # every answer is documented by itself
 
-    def __init__(self, app: Flask, *, limits: Limits) -> None:
+    def __init__(self, app: Flask, *, limits: Limits, auth: Auth | None, rates: Rates | None) -> None:
         self._limits = limits
+        self._asks, self._rates = auth is not None, rates
         app.config |= {
             "API_TITLE": "cartsvc",
             "API_VERSION": "v1",
@@ -52,6 +55,9 @@ class Api(flask_smorest.Api):
         self.register_blueprint(carts.blp)
         self.register_blueprint(health.blp)
         app.register_blueprint(pages.blp)
+        access.install(app, auth)
+        if rates is not None:
+            rates.install(app)
 
     def handle_http_exception(self, error: HTTPException) -> Response:
         """Answer an error of the framework's with a problem."""
@@ -63,6 +69,10 @@ class Api(flask_smorest.Api):
         described = document["components"]["schemas"]
         described.pop("PaginationMetadata", None)  # flask-smorest's own; nothing here is paged
         schemas.state_limits(described, self._limits)
+        if self._asks:
+            access.describe(document)
+        if self._rates is not None:
+            self._rates.describe(document)
         return msgspec.json.encode(document)
 
     def _openapi_json(self) -> Response:

@@ -91,10 +91,10 @@ def write_answer(user_id: str, outcome: Outcome) -> Response:
     return answer
 
 
-def guest_answer(user_id: str, location: str) -> Response:
-    """A new guest. Whoever has the id has the cart, so no cache may keep it."""
+def guest_answer(user_id: str, token: str | None, location: str) -> Response:
+    """A guest. Whoever has the token has the cart (or the id, where nobody is asked), so no cache may keep it."""
     headers = {"Location": location, "Cache-Control": "no-store"}
-    body = _encoder.encode({"user_id": user_id, "token": None})
+    body = _encoder.encode({"user_id": user_id, "token": token})
     return Response(body, 201, headers, mimetype="application/json")
 
 

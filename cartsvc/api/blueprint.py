@@ -53,7 +53,7 @@ _REPLAYED = {
         "description": "This request was done before; nothing was done now, and the cart is shown as it is.",
     }
 }
-_OF_BODIES = (400, 413, 415)
+_OF_BODIES = (400, 408, 413, 415)
 
 
 class _Note(NamedTuple):

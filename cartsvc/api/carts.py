@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from flask import Response, current_app, url_for
 
+from cartsvc.api.access import check_source, guest_token, known_guest
 from cartsvc.api.answers import cart_answer, guest_answer, item_answer, write_answer
 from cartsvc.api.blueprint import ETAG, Blueprint, answers
 from cartsvc.api.headers import terms, this_request
@@ -163,10 +164,11 @@ def delete_item(user_id: str, item_id: str) -> Response:
 def create_guest() -> Response:
     """Make a guest
 
-    An id for a shopper without an account. The cart is made by the first add, not here.
+    An id for a shopper without an account. The cart is made by the first add, not here. With a guest's token it is the
+    same guest again, and a fresh token.
     """
-    user_id = _service().new_guest()
-    return guest_answer(user_id, url_for("carts.get_cart", user_id=user_id))
+    user_id = known_guest() or _service().new_guest()
+    return guest_answer(user_id, guest_token(user_id), url_for("carts.get_cart", user_id=user_id))
 
 
 @blp.route("/<user_id>/merge", methods=["POST"], parameters=[_USER_ID])
@@ -177,7 +179,8 @@ def merge_carts(merge: Merge, user_id: str) -> Response:
     """Merge another cart into this one
 
     At sign-in: the guest's items move into the user's cart, and the guest's cart is gone. All of it happens, or
-    nothing. A cart that is not there brings nothing.
+    nothing. A cart that is not there brings nothing. Where tokens are asked for, `from_token` is the guest's.
     """
-    from_user_id, strategy = merge
-    return write_answer(user_id, _service().merge(user_id, from_user_id, strategy, terms=terms(merge)))
+    source, strategy, token = merge
+    check_source(source, token)
+    return write_answer(user_id, _service().merge(user_id, source, strategy, terms=terms((source, strategy))))

@@ -12,7 +12,7 @@ from cartsvc.api.answers import cart_view, etag_headers
 from cartsvc.api.schemas import CART_EXAMPLE, ProblemSchema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from apispec import APISpec
     from werkzeug.exceptions import HTTPException
@@ -33,6 +33,9 @@ class Problem(NamedTuple):
 
 # What the service raises ...
 OF_ERROR: dict[type[errors.CartsvcError], Problem] = {
+    errors.Unauthorized: Problem(401, "unauthorized", "Who is asking?"),
+    errors.Forbidden: Problem(403, "forbidden", "Not this cart"),
+    errors.KeysAway: Problem(503, "keys-away", "Tokens cannot be checked", (("Retry-After", "1"),)),
     errors.CartNotFound: Problem(404, "cart-not-found", "No such cart"),
     errors.ItemNotFound: Problem(404, "item-not-found", "No such item"),
     errors.LimitExceeded: Problem(409, "limit-exceeded", "A limit of the cart would be exceeded"),
@@ -53,18 +56,23 @@ OF_STATUS: dict[int, Problem] = {
     400: Problem(400, "bad-request", "The request is malformed"),
     404: Problem(404, "not-found", "Nothing is here"),
     405: Problem(405, "method-not-allowed", "The method is not allowed here"),
+    408: Problem(408, "request-timeout", "The body did not come in time"),
     413: Problem(413, "content-too-large", "The body is too large"),
+    429: Problem(429, "too-many-requests", "Too many requests", (("Retry-After", "1"),)),
     415: Problem(415, "unsupported-media-type", "The body has the wrong media type"),
     500: Problem(500, "internal-error", "Something is wrong with the service"),
 }
 _WITH_CART = 412
+_BESIDES = {401: {"WWW-Authenticate"}, 403: {"WWW-Authenticate"}, _WITH_CART: {"ETag"}}  # headers that each one makes
 _HEADERS: dict[str, dict[str, Any]] = {
     "ETag": {"schema": {"type": "string"}, "description": "Of the cart in this answer; none when it is absent."},
+    "WWW-Authenticate": {"schema": {"type": "string"}, "description": "Bearer, and what is wrong with the token."},
     "Retry-After": {"schema": {"type": "string", "pattern": "^[0-9]+$"}, "description": "Seconds until it may work."},
 }
 _DETAILS = {
     404: "No route of this service has this path; /openapi.json lists them.",
     405: "The Allow header lists the methods of this path.",
+    408: "The body came too slowly, or not at all; nothing was done.",
     413: "The body is larger than this service takes.",
     500: "What happened is in the service's log.",
 }
@@ -75,6 +83,8 @@ def of_error(error: errors.CartsvcError) -> Response:
     kind = next(OF_ERROR[each] for each in type(error).__mro__ if each in OF_ERROR)
     if isinstance(error, errors.PreconditionFailed):
         return _with_cart(kind, error)
+    if isinstance(error, errors.Unauthorized | errors.Forbidden):
+        return _with_challenge(kind, error)
     faults = getattr(error, "faults", ())[:_MOST_FAULTS]
     if not faults:
         return answer(kind, str(error))
@@ -83,10 +93,21 @@ def of_error(error: errors.CartsvcError) -> Response:
 
 def of_exception(error: HTTPException) -> Response:
     """The answer to an error of the framework's; its Allow and Retry-After stay."""
+    if isinstance(error.response, Response):  # ready-made, by who raised it
+        return error.response
     status = error.code or 500
     kind = OF_STATUS.get(status) or Problem(status, error.name.lower().replace(" ", "-"), error.name)
     headers = [(name, value) for name, value in error.get_headers() if name in _KEPT]
     return answer(kind, _DETAILS.get(status) or str(error.description), headers=headers)
+
+
+def _with_challenge(kind: Problem, error: errors.Unauthorized | errors.Forbidden) -> Response:
+    """The problem, and what RFC 6750 (section 3) wants to be said of the token; 400 when the header is malformed."""
+    code = error.error
+    if code == "invalid_request":
+        kind = OF_STATUS[400]
+    challenge = "Bearer" if code is None else f'Bearer error="{code}"'
+    return answer(kind, str(error), headers=[("WWW-Authenticate", challenge)])
 
 
 def _with_cart(kind: Problem, error: errors.PreconditionFailed) -> Response:
@@ -125,10 +146,24 @@ def describe(spec: APISpec) -> None:
         titles = [kind.title for kind in kinds]
         description = ", or ".join([titles[0], *(title[0].lower() + title[1:] for title in titles[1:])]) + "."
         response: dict[str, Any] = {"description": description, "content": content}
-        headers = {name for kind in kinds for name, _ in kind.headers} | ({"ETag"} if status == _WITH_CART else set())
+        headers = {name for kind in kinds for name, _ in kind.headers} | _BESIDES.get(status, set())
         if headers:
             response["headers"] = {name: _HEADERS[name] for name in sorted(headers)}
         spec.components.response(reference(status), response)
+
+
+def operations_on_carts(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The path and the description of each operation of the OpenAPI document that is for carts."""
+    for path, operations in document["paths"].items():
+        for operation in operations.values() if path.startswith("/cart") else ():
+            if "responses" in operation:  # or it is the list of parameters that they share
+                yield path, operation
+
+
+def add_responses(operation: dict[str, Any], *statuses: int) -> None:
+    """Let the description of an operation name the problems of these statuses too."""
+    added = {str(status): {"$ref": f"#/components/responses/{reference(status)}"} for status in statuses}
+    operation["responses"] = dict(sorted((operation["responses"] | added).items()))
 
 
 def reference(status: int) -> str:

@@ -240,11 +240,13 @@ class MergeSchema(_Strict):
             "target's as it is. `replace` drops what the target had.",
         },
     )
-    from_token = fields.String(allow_none=True, metadata={"description": "The guest's token."})
+    from_token = fields.String(
+        allow_none=True, metadata={"description": "The guest's token: it shows the right to that cart."}
+    )
 
     @post_load
     def _merge(self, data: dict[str, Any], **_: object) -> Merge:
-        return Merge(data["from_user_id"], data.get("strategy") or "sum")
+        return Merge(data["from_user_id"], data.get("strategy") or "sum", data.get("from_token"))
 
 
 class GuestSchema(_Strict):
@@ -259,6 +261,7 @@ class Merge(NamedTuple):
 
     from_user_id: str
     strategy: Strategy
+    from_token: str | None
 
 
 class Contents(NamedTuple):

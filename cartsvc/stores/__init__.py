@@ -8,6 +8,7 @@ from cartsvc.stores.urls import LmdbPlace, MemoryPlace, ValkeyPlace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from cartsvc.stores.base import CartStore
     from cartsvc.stores.urls import Place
@@ -35,6 +36,20 @@ def open_store(place: Place, *, clock: Callable[[], int], memory_limit: int, rea
             from cartsvc.stores.valkey import ValkeyStore
 
             return ValkeyStore(place, clock=clock, timeout=timeout)
+
+
+def open_scripts(
+    place: Place, *, clock: Callable[[], int], timeout: float
+) -> Callable[[bytes, list[str], list[Any]], Any] | None:
+    """What runs a script (its text, keys and arguments) on the server that keeps this place; None without a server.
+
+    It takes at most ``timeout`` seconds, over connections of its own. Raises StoreError.
+    """
+    if isinstance(place, ValkeyPlace):
+        from cartsvc.stores.valkey import ValkeyStore
+
+        return ValkeyStore(place, clock=clock, timeout=timeout).run
+    return None
 
 
 def hold(place: Place) -> object:

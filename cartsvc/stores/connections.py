@@ -154,7 +154,8 @@ class TimedConnection(Connection):
         return answer
 
     def _is_stale(self) -> bool:
-        # redis-py's own look takes what TLS sends after its handshake for an answer.
+        # redis-py's own look polls: under gevent that takes as long as a command. And it takes all that TLS sends
+        # unasked for an answer.
         if self._parser.has_data():
             return True
         self._sock.settimeout(0)

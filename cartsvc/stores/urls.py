@@ -12,6 +12,7 @@ _KIB = 2**10
 _UNITS = {"": 1, "KiB": _KIB, "MiB": _KIB**2, "GiB": _KIB**3, "TiB": _KIB**4}
 _SIZE = re.compile(r"([1-9]\d{0,15})(KiB|MiB|GiB|TiB)?")
 _LEAST_MAP = 4 * _KIB**2
+_LABEL = "[A-Za-z0-9_-]{1,63}"  # of a host's name
 _PORT = 6379
 _MOST_PORT = 65_535
 
@@ -66,7 +67,7 @@ def parse(url: str) -> Place:
     if match := re.fullmatch(r"(valkey|redis|rediss|valkeys)(\+cluster)?", scheme):
         return _valkey(parts, tls=match[1].endswith("ss") or match[1] == "valkeys", cluster=match[2] is not None)
     raise ValueError(
-        "must be memory://, lmdb:///path, valkey://host:6379/0, valkeys://... or valkey+cluster://host,host"
+        "must be memory://, lmdb:///path, valkey://host:6379/0, valkeys://host:6379/0 or valkey+cluster://host,host"
     )
 
 
@@ -116,7 +117,7 @@ def _valkey(parts: SplitResult, *, tls: bool, cluster: bool) -> ValkeyPlace:
 
 
 def _host(text: str) -> tuple[str, int]:
-    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?", text)
+    match = re.fullmatch(rf"(\[[0-9A-Fa-f:.]+\]|{_LABEL}(?:\.{_LABEL})*\.?)(?::(\d{{1,5}}))?", text)
     if match is None or not 0 < (port := int(match[2] or _PORT)) <= _MOST_PORT:
         raise ValueError("valkey needs a host, and perhaps a port, as in valkey://cache.example:6379/0")
     return match[1].strip("[]"), port

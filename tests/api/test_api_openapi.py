@@ -146,6 +146,8 @@ def test_problems_state_their_headers(client: Client) -> None:
         for name, response in client.contract.document["components"]["responses"].items()
     }
     assert {name: found for name, found in headers.items() if found} == {
+        "Problem401": ["WWW-Authenticate"],
+        "Problem403": ["WWW-Authenticate"],
         "Problem409": ["Retry-After"],
         "Problem412": ["ETag"],
         "Problem429": ["Retry-After"],

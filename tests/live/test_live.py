@@ -168,11 +168,11 @@ def test_memory_refuses_a_second_process(arguments: list[str], environment: dict
 
 def test_a_wrong_setting_stops_the_start() -> None:
     """All faults are named in one message, without a traceback, and the exit code says that it failed."""
-    ended = run(CARTSVC_MAX_ITEMS="many", CARTSVC_STORE_URL="redis://x")
+    ended = run(CARTSVC_MAX_ITEMS="many", CARTSVC_STORE_URL="http://x")
     assert ended.returncode == 1
     assert ended.output.count("cartsvc cannot start") == 1
     assert "CARTSVC_MAX_ITEMS='many': must be a whole number" in ended.output
-    assert "CARTSVC_STORE_URL='redis://x': must be" in ended.output
+    assert "CARTSVC_STORE_URL=...: must be" in ended.output
     assert "Traceback" not in ended.output
 
 

@@ -1,0 +1,235 @@
+"""Holds docs/authentication.md and docs/security.md to the code: examples, names and numbers."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from environs import Env
+from servers import serve
+
+from cartsvc import auth, create_app
+from cartsvc.api.problems import OF_ERROR, OF_STATUS
+from cartsvc.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_DOCS = Path(__file__).parent.parent / "docs"
+_PAGE = (_DOCS / "authentication.md").read_text()
+_SECURITY = (_DOCS / "security.md").read_text()
+_OF_AUTH = re.compile(r"CARTSVC_(AUTH|JWT_\w+|GUEST_\w+)")
+_NEXT = "----- next -----"
+_MASKS = (
+    (re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"), "(time)"),
+    (re.compile(r"guest-[\w-]{22}"), "(guest)"),
+    # The header says the type, so it is always the same; what follows never is.
+    (re.compile(r"(eyJhbGciOiJIUzI1NiIsInR5cCI6ImNhcnRzdmMtZ3Vlc3Qrand0In0)\.eyJ[\w.-]+"), r"\1.(claims)"),
+    (re.compile(r"^Date: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT$", re.MULTILINE), "Date: (date)"),
+    (re.compile(r"^Server: .+$", re.MULTILINE), "Server: (server)"),
+    # The order of headers means nothing.
+    (re.compile(r"(?<=^HTTP/1.1 401 UNAUTHORIZED\n)(?:.+\n)+", re.MULTILINE), lambda head: _sorted(head[0])),
+)
+
+
+def _sorted(lines: str) -> str:
+    return "".join(sorted(lines.splitlines(keepends=True)))
+
+
+def _blocks(kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```$", _PAGE, re.MULTILINE | re.DOTALL)
+
+
+def _steps() -> Iterator[tuple[str, str]]:
+    """Each command of the console blocks, and what it shows below it. A function goes on until its brace."""
+    for block in _blocks("console"):
+        start, *steps = re.split(r"^\$ ", block, flags=re.MULTILINE)
+        assert start == ""
+        for step in steps:
+            command = re.match(r"\w+\(\) \{(?:.*\n)*?.*; \}\n|(?:.*\\\n)*.*\n", step)
+            assert command is not None
+            yield command[0].rstrip("\n"), step[command.end() :]
+
+
+def _bash(script: str, directory: Path, settings: dict[str, str]) -> str:
+    # Neither a .curlrc nor a proxy of whoever runs the tests has a say; python3 is the one that runs them.
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-e", "-o", "pipefail", "-c", script.replace(".venv/bin/python", sys.executable)],
+        cwd=directory,
+        env={"PATH": path, "HOME": str(directory), "NO_PROXY": "*"} | settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def _started(block: str, directory: Path) -> dict[str, str]:
+    """The settings that the service would have, were `make run` not asked for them here."""
+    told = _bash(f"make() {{ env -0; }}\n{block}wait", directory, {})
+    settings = dict(each.split("=", 1) for each in told.split("\0") if each.startswith("CARTSVC_"))
+    assert settings["CARTSVC_AUTH"] == "jwt"
+    return settings
+
+
+@pytest.fixture
+def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("CARTSVC_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def issuer(tmp_path: Path) -> ec.EllipticCurvePrivateKey:
+    """The private key whose public one lies in issuer-public.pem."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "issuer-public.pem").write_bytes(public)
+    return private
+
+
+# ---- the examples ----
+
+
+def test_the_examples_show_what_happens(tmp_path: Path) -> None:
+    """Each command, in one shell and against a server started as the page starts it, shows what the page shows."""
+    steps = list(_steps())
+    settings = _started(_blocks("sh")[0], tmp_path)
+    with serve(**settings) as server:
+        here = server.url.removeprefix("http://")
+        script = "".join(f"{command}\necho; echo '{_NEXT}'\n" for command, _ in steps)
+        told = _bash(script.replace("localhost:8080", here), tmp_path, settings)
+        log = server.log()
+    told_each = told.split(f"\n{_NEXT}\n")
+    assert told_each.pop() == ""
+    for (command, shown), answered in zip(steps, told_each, strict=True):
+        assert _masked(answered) == _masked(shown), command
+    assert "CARTSVC_AUTH=none" not in log
+
+
+def _masked(output: str) -> str:
+    output = output.replace("\r\n", "\n")
+    for pattern, mask in _MASKS:
+        output = pattern.sub(mask, output)
+    return output.rstrip("\n")
+
+
+def test_the_examples_go_everywhere() -> None:
+    """They issue and use a user's, a guest's and a service's token, renew and merge, and are refused both ways."""
+    commands = "".join(command for command, _ in _steps())
+    for part in ("issue alice", "carts:all", "-X POST localhost:8080/cart -H", "/merge", "from_token"):
+        assert part in commands
+    assert set(re.findall(r'problem:([a-z-]+)"', "".join(shown for _, shown in _steps()))) == {
+        "unauthorized",
+        "forbidden",
+    }
+
+
+@pytest.mark.usefixtures("_nothing_set", "issuer")
+@pytest.mark.parametrize("block", _blocks("sh"), ids=lambda block: re.findall(r"CARTSVC_JWT_\w+", block)[0])
+def test_each_way_to_start_is_one(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the page sets is all that a start needs, and no setting is misspelt."""
+    for name, value in _started(block, tmp_path).items():
+        monkeypatch.setenv(name, value)
+    settings = Settings.from_env()
+    assert settings.auth is not None
+    assert settings.warnings == ()
+
+
+@pytest.mark.usefixtures("_nothing_set")
+def test_a_pem_key_is_set_up_as_told(
+    tmp_path: Path, issuer: ec.EllipticCurvePrivateKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    r"""A token that the private key signs opens its cart and no other, also where the key's lines are parted by \n."""
+    (block,) = [each for each in _blocks("sh") if "issuer-public.pem" in each]
+    settings = _started(block, tmp_path)
+    pem = settings["CARTSVC_JWT_KEY"]
+    token = jwt.encode({"sub": "alice", "exp": int(time.time()) + 60}, issuer, "ES256")
+    for written in (pem, pem.replace("\n", "\\n")):
+        for name, value in (settings | {"CARTSVC_JWT_KEY": written}).items():
+            monkeypatch.setenv(name, value)
+        client = create_app().test_client()
+        headers = {"Authorization": f"Bearer {token}"}
+        assert [client.get(f"/cart/{who}", headers=headers).status_code for who in ("alice", "bob")] == [200, 403]
+
+
+# ---- names and numbers ----
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch, _nothing_set: None) -> set[str]:
+    """The settings that the code asks the environment for."""
+    made: list[Env] = []
+
+    def remembered(*, eager: bool) -> Env:
+        made.append(Env(eager=eager))
+        return made[-1]
+
+    monkeypatch.setattr("cartsvc.settings.Env", remembered)
+    Settings.from_env()
+    return set(made[0].dump())
+
+
+@pytest.mark.parametrize("page", [_PAGE, _SECURITY], ids=["authentication", "security"])
+def test_no_other_settings_are_named(page: str, known: set[str]) -> None:
+    """Whatever begins with CARTSVC_ is a setting of the code."""
+    named = set(re.findall(r"CARTSVC_\w+", page))
+    assert len(named) >= 5
+    assert named - known == set()
+
+
+def test_every_setting_of_authentication_is_explained(known: set[str]) -> None:
+    """Each has a row in the page's table, and no other has one."""
+    (told,) = [
+        re.findall(r"^\| `(\w+)` \|", part, re.MULTILINE) for part in _PAGE.split("\n## ") if "Set it up" in part[:9]
+    ]
+    told = [name for name in told if name.startswith("CARTSVC_")]
+    assert sorted(told) == sorted(name for name in known if _OF_AUTH.fullmatch(name))
+    assert {"CARTSVC_RATE_LIMIT", "CARTSVC_TRUSTED_PROXIES"} <= set(re.findall(r"CARTSVC_\w+", _PAGE))
+
+
+def test_the_table_of_algorithms_is_the_codes() -> None:
+    """Every algorithm has its row; the secrets' lengths are those that are demanded."""
+    rows = [row for row in _rows() if re.match(r"`(HS|RS|ES|Ed)", row[0])]
+    told = [name for row in rows for name in _code(row[0])]
+    assert told == [*auth.HMAC, *auth.PUBLIC]
+    lengths = {_code(name)[0]: int(found[1]) for name, key in rows if (found := re.search(r"(\d+) bytes", key))}
+    assert lengths == auth.HMAC
+
+
+def test_what_a_token_must_have_is_the_codes() -> None:
+    """The types that are taken, the leeway, and the word that opens every cart."""
+    (types,) = [row[1] for row in _rows() if row[0] == "header `typ`"]
+    assert [None, *(each.lower() for each in _code(types))] == list(auth._TYPES)  # noqa: SLF001 - the page states it
+    assert f"may differ by {auth._LEEWAY} seconds" in _PAGE  # noqa: SLF001 - as above
+    assert f"**`{auth._ALL_CARTS}`**" in _PAGE  # noqa: SLF001 - as above
+
+
+def test_the_table_of_refusals_is_the_one_of_problems() -> None:
+    """Each row's status and slug belong together."""
+    kinds = {(str(kind.status), f"`{kind.slug}`") for kind in (*OF_ERROR.values(), *OF_STATUS.values())}
+    told = [(row[0], row[1]) for row in _rows() if row[0].isdigit()]
+    assert {status for status, _ in told} == {"400", "401", "403", "429", "503"}
+    assert set(told) <= kinds
+
+
+def _rows() -> list[list[str]]:
+    """The cells of every row of every table of the page."""
+    tables = re.findall(r"^\|(.+)\|$", _PAGE, re.MULTILINE)
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)] for row in tables]
+
+
+def _code(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
