@@ -35,7 +35,9 @@ test-browser: .venv/.dev ## Test Swagger UI and CORS in Chromium: needs /usr/bin
 
 soak: .venv/.dev ## Run the randomised tests for long; SEED=n repeats a run
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest --hypothesis-seed=$(or $(SEED),random) \
-		tests/test_service_model.py tests/test_cart.py tests/test_memory_store.py tests/live/test_live_model.py
+		tests/test_service_model.py tests/test_cart.py tests/test_*_store.py tests/test_valkey_cluster.py \
+		tests/live/test_live_model.py tests/live/test_live_schemathesis.py
+	SOAK_ROUNDS=20 $(BIN)/pytest tests/live/test_live_stores.py tests/live/test_live_workers.py
 
 lint: .venv/.dev ## Check style, types, Dockerfile and compose file
 	$(BIN)/ruff check .
@@ -49,9 +51,9 @@ format: .venv/.dev ## Put the code into its format
 	$(BIN)/ruff format .
 
 lock: .venv/.dev ## Compile requirements*.txt from pyproject.toml anew
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-emit-index-url --no-emit-find-links \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command "make lock" pyproject.toml -o requirements.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-emit-index-url --no-emit-find-links \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command "make lock" pyproject.toml --group dev -o requirements-dev.txt
 
 bench: .venv/.dev ## Measure: needs wrk

@@ -137,11 +137,11 @@ def _stats(desk: _Desk) -> None:
     for user_id, record in _readable(desk.store, counts, label="Counting", quiet=False):
         now, size = desk.clock(), len(user_id) + len(records.encode(record))
         cart = live_cart(record, now=now)
-        counts.update(records=1, bytes=size, carts=cart is not None, tombstones=cart is None)
+        counts.update(records=1, bytes=size, carts=int(cart is not None), tombstones=int(cart is None))
         counts.update(
-            guests=cart is not None and user_id.startswith(GUEST),
+            guests=int(cart is not None and user_id.startswith(GUEST)),
             items=len(cart.items) if cart else 0,
-            sealed=record.seal is not None,
+            sealed=int(record.seal is not None),
         )
         largest = max(largest, (size, user_id))
         spans[next((span for span, most in _SPANS.items() if record.expires_at - now <= most), "later")] += 1

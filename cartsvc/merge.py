@@ -18,7 +18,17 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, structs
 
 from cartsvc.cart import Cart, check_user_id, combine
-from cartsvc.errors import CartSealed, CartsvcError, Fault, InvalidRequest, MergeAborted, StoreFull, TooManyMerges
+from cartsvc.errors import (
+    CartSealed,
+    CartsvcError,
+    Fault,
+    InvalidRequest,
+    MergeAborted,
+    OutcomeUnknown,
+    StoreError,
+    StoreFull,
+    TooManyMerges,
+)
 from cartsvc.record import MARK_LIFE, Mark, Seal, following, live_cart, live_marks
 from cartsvc.terms import OldSeal, Outcome, check_conditions, check_seal, key_for, replay
 
@@ -125,7 +135,7 @@ class Merger:
                 self.settle(source, sealed.seal)
             raise
         if sealed is not None:
-            self._finish(source, sealed.seal, done=verdict.done, began=began)
+            self._finish_after(verdict, source, sealed.seal, began)
         if verdict.error is not None:
             raise verdict.error
         if verdict.outcome is None:
@@ -291,6 +301,15 @@ class Merger:
             return following(record, cart, stamp=self._stamp(source, tag), policy=self._policy), None
 
         self._store.update(source, change)
+
+    def _finish_after(self, verdict: Verdict, source: str, seal: Seal, began: float) -> None:
+        """Step 3 after this step 2. Once the items are in the target, nobody may be told that nothing was done."""
+        try:
+            self._finish(source, seal, done=verdict.done, began=began)
+        except StoreError as error:
+            if verdict.done:
+                raise OutcomeUnknown from error
+            raise
 
     def _finish_repeated(self, target: str, record: Record | None, source: str) -> None:
         """A repetition of a merge whose step 3 was lost does it, if the target has the mark of the seal."""
