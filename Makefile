@@ -37,7 +37,8 @@ soak: .venv/.dev ## Run the randomised tests for long; SEED=n repeats a run
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest --hypothesis-seed=$(or $(SEED),random) \
 		tests/test_service_model.py tests/test_cart.py tests/test_*_store.py tests/test_valkey_cluster.py \
 		tests/live/test_live_model.py tests/live/test_live_schemathesis.py
-	SOAK_ROUNDS=20 $(BIN)/pytest tests/live/test_live_stores.py tests/live/test_live_workers.py
+	SOAK_ROUNDS=20 $(BIN)/pytest tests/live/test_live_stores.py tests/live/test_live_workers.py \
+		tests/live/test_live_hostile.py::test_many_small_bodies
 
 lint: .venv/.dev ## Check style, types, Dockerfile and compose file
 	$(BIN)/ruff check .

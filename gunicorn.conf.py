@@ -11,22 +11,19 @@ import os
 import resource
 import signal
 import sys
-import time
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import gevent.monkey
 from gunicorn.workers import gthread
 
+from cartsvc.clients import Clients, keep_quiet
 from cartsvc.errors import SettingsError, StoreUnusable
 from cartsvc.settings import Settings
 from cartsvc.stores import hold
 from cartsvc.stores.urls import MemoryPlace
 
 if TYPE_CHECKING:
-    import logging
-    import socket
-
     from gunicorn.arbiter import Arbiter
     from gunicorn.http import Request
     from gunicorn.workers.base import Worker
@@ -79,11 +76,14 @@ keepalive = settings.keep_alive
 # A worker that stops would close resting connections after 2 seconds, sooner than a proxy was told.
 gthread.STOP_KEEPALIVE_LINGER = settings.keep_alive
 
-# How long we wait for a body, and again until its answer is taken: as for the head, but a keep-alive of minutes, which
-# a proxy may want, is for the time between requests. By default all of it together is less than graceful_timeout.
-_PATIENCE = min(keepalive, 5)
-_LEAST_RATE = 32 * 2**10  # bytes; so many more give a body one more second: a large one may take longer, no other may
-_AT_ONCE = 4 * 2**10  # bytes; gunicorn takes a body apart bit by bit and copies the rest of what it has read each time
+# A body that never ends, or an answer nobody takes, would hold its connection for ever. We wait as for the head; but a
+# keep-alive of minutes, which a proxy may want, is for the time between requests. By default all of it together is less
+# than graceful_timeout. Coroutines take turns only where one waits: who has always sent already must be made to.
+_clients = Clients(
+    patience=float(min(keepalive, 5)),
+    max_body=settings.max_body,
+    give_way=gevent.sleep if worker_class == "gevent" else lambda: None,
+)
 
 # A worker that hangs is replaced. This is a heartbeat and no limit on a request; memory's carts go with their worker.
 timeout = 30
@@ -110,62 +110,13 @@ limit_request_line = 4094
 limit_request_fields = 100
 limit_request_field_size = 8190
 
+# By default gunicorn believes headers from the same host, where a proxy may pass on what it was sent: a request would
+# have another path than its own, or end as 500. CARTSVC_TRUSTED_PROXIES alone says who is believed, and in what.
+forwarded_allow_ips = ""
+
 # One line a request costs more than the request, and user ids would stand in it. Turn it on with --access-logfile -.
 accesslog = None
 loglevel = settings.log_level
-
-
-class _Client:
-    """The socket that a worker reads requests from: it waits for a body, but not for ever, and lets others have a turn.
-
-    Only the reading is timed: whatever the service does meanwhile is not cut off in the middle.
-    """
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._socket = sock
-        self._request: Request | None = None  # whose body is read; None between requests, where gunicorn keeps the time
-        self._left = 0.0  # seconds to wait for the body
-        self._unpaid = 0  # bytes that still give more of them: without that, chunks of nothing would for ever
-
-    def begin(self, request: Request) -> None:
-        """From here on it is a body that is read. Sending is timed too, by the socket."""
-        self._request, self._left, self._unpaid = request, float(_PATIENCE), settings.max_body
-        self._socket.settimeout(_PATIENCE)
-
-    def end(self) -> None:
-        """The request is answered."""
-        self._request = None
-        self._socket.settimeout(None)
-
-    def recv(self, size: int) -> bytes:
-        """Some bytes. Raises TimeoutError when the client's time is over; then the connection ends with the answer."""
-        request, size = self._request, min(size, _AT_ONCE)
-        try:
-            data = self._socket.recv(size) if request is None else self._recv_in_time(size)
-        except TimeoutError:
-            if request is not None:
-                request.force_close()
-            raise
-        if worker_class == "gevent":
-            gevent.sleep(0)  # bytes that are always there already would keep all others, and every timer, waiting
-        return data
-
-    def _recv_in_time(self, size: int) -> bytes:
-        if self._left <= 0:
-            raise TimeoutError
-        began = time.monotonic()
-        self._socket.settimeout(self._left)
-        try:
-            data = self._socket.recv(size)
-        finally:
-            self._socket.settimeout(_PATIENCE)
-        paid = min(len(data), self._unpaid)
-        self._unpaid -= paid
-        self._left += paid / _LEAST_RATE - (time.monotonic() - began)
-        return data
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever else gunicorn asks of a socket
-        return getattr(self._socket, name)
 
 
 def on_starting(server: Arbiter) -> None:
@@ -202,32 +153,22 @@ def post_fork(server: Arbiter, worker: Worker) -> None:
 
 
 def post_worker_init(worker: Worker) -> None:
-    """Tell what is wrong with how the store is set up: once, by the first worker."""
-    worker.log.error_log.addFilter(_is_news)
+    """Repeat nothing that bad clients send; tell what is wrong with how the store is set up: the first worker, once."""
+    keep_quiet(worker)
     service = getattr(worker.wsgi, "extensions", {}).get("cartsvc")  # none when another app is served with this file
     if worker.age == 1 and service is not None:
         for warning in service.advice():
             worker.log.warning(warning)
 
 
-def _is_news(entry: logging.LogRecord) -> bool:
-    """Not that a client did not take its answer in time: gunicorn would log a traceback for each."""
-    return entry.exc_info is None or not isinstance(entry.exc_info[1], TimeoutError)
-
-
 def pre_request(_worker: Worker, request: Request) -> None:
-    """Begin to keep the time: a body that never ends, or an answer nobody takes, would hold its connection for ever."""
-    client = request.unreader.sock
-    if not isinstance(client, _Client):
-        client = request.unreader.sock = _Client(client)
-    client.begin(request)
+    """Begin to keep the time that its client has."""
+    _clients.begin(request)
 
 
 def post_request(_worker: Worker, request: Request, _environ: object, _response: object) -> None:
-    """Let the other connections' coroutines run: one whose next request is there already would go on for ever."""
-    request.unreader.sock.end()
-    if worker_class == "gevent":
-        gevent.sleep(0)
+    """End it, and let other connections have a turn."""
+    _clients.end(request)
 
 
 def pre_exec(server: Arbiter) -> None:

@@ -30,13 +30,14 @@ CONCRETE_STORES = {"stores.memory", "stores.lmdb", "stores.valkey"}
 # A new module is to be written down here, with what it may know, before it can be imported anywhere.
 ROOMS = {
     "wsgi": Room({"__init__", "errors"}, {"click"}),
-    "gunicorn.conf": Room({"errors", "settings", "stores", "stores.urls"}, {"gevent", "gunicorn"}),
+    "gunicorn.conf": Room({"clients", "errors", "settings", "stores", "stores.urls"}, {"gevent", "gunicorn"}),
     "__init__": Room({"app"}, set()),
     "app": Room(
         {"api", "api.rates", "auth", "cli", "jwks", "merge", "service", "settings", "stores", "stores.base"},
         {"flask", "flask_cors", "werkzeug"},
     ),
     "settings": Room({*CORE, "auth", "cores", "stores.urls"}, {"environs", "limits", "marshmallow", "msgspec"}),
+    "clients": Room(set(), {"gunicorn"}),
     "cores": Room(set(), set()),
     "errors": Room(set(), {"msgspec"}),
     "cart": Room({"errors"}, {"msgspec"}),

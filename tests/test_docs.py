@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _ROOT = Path(__file__).parent.parent
 _README = (_ROOT / "README.md").read_text()
 _STORES = (_ROOT / "docs" / "stores.md").read_text()
+_ACL = re.findall(r"`(ACL SETUSER .+?)`", _STORES)
 _COMPOSE = (_ROOT / "docker-compose.yml").read_text()
 _PAGES = sorted([*_ROOT.glob("*.md"), *_ROOT.glob("docs/**/*.md")])
 
@@ -194,9 +195,9 @@ def test_the_servers_settings_are_those_of_the_compose_file() -> None:
 
 def test_a_user_of_valkeys_may_do_what_the_store_does() -> None:
     """Whoever is made as docs/stores.md says can read, write, remove, count and be asked how the server is set up."""
-    (command,) = re.findall(r"`(ACL SETUSER .+?)`", _STORES)
+    of_carts, _ = _ACL
     with valkey("--appendonly", "yes") as server, server.client() as admin:
-        admin.execute_command(*command.split(" "))
+        admin.execute_command(*of_carts.split(" "))
         place = urls.parse(server.url.replace("://", "://carts:password@"))
         store = open_store(place, clock=_clock, memory_limit=0, readers=0, timeout=10)
         store.ping()
@@ -207,6 +208,22 @@ def test_a_user_of_valkeys_may_do_what_the_store_does() -> None:
         assert store.advice() == []
         assert admin.acl_log() == []
         store.close()
+
+
+def test_a_user_of_valkeys_may_do_what_rates_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what docs/stores.md adds for it, also when a window has turned into the last one."""
+    with valkey() as server, server.client() as admin:
+        for command in _ACL:
+            admin.execute_command(*command.split(" "))
+        monkeypatch.setenv("CARTSVC_STORE_URL", server.url.replace("://", "://carts:password@"))
+        monkeypatch.setenv("CARTSVC_RATE_LIMIT", "2/second")
+        client = create_app().test_client()
+        told: list[int] = []
+        until = time.monotonic() + 30
+        while {200, 429} != set(told) or told[-1] == 429:
+            assert time.monotonic() < until, told
+            told.append(client.get("/cart/alice").status_code)
+        assert admin.acl_log() == []
 
 
 def _clock() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 import strategies
 from hypothesis import given
@@ -58,6 +59,42 @@ def test_damaged_bytes_are_a_record_or_refused(data: st.DataObject) -> None:
     except RecordUnreadable:
         return
     assert isinstance(record, Record)
+
+
+_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.binary(max_size=4)
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=4),
+    lambda inner: st.lists(inner, max_size=7) | st.dictionaries(st.text("abc", max_size=2), inner, max_size=3),
+    max_leaves=20,
+)
+
+
+@given(
+    data=st.binary(max_size=80) | _values.map(msgspec.msgpack.encode) | st.binary(max_size=5).map(lambda b: b * 40_000)
+)
+def test_any_bytes_are_a_record_or_refused(data: bytes) -> None:
+    """Bytes that never were a record bring no other exception either; and what is one can be written again."""
+    try:
+        record = decode(b"\x01" + data)
+    except RecordUnreadable:
+        return
+    assert decode(encode(record)) == record
+
+
+@given(st.data())
+def test_members_of_other_types_are_refused(data: st.DataObject) -> None:
+    """A record is what its types say or none; nothing is made into another type, such as "12" into 12."""
+    members = msgspec.msgpack.decode(encode(data.draw(strategies.records))[1:])
+    members[data.draw(st.integers(0, len(members) - 1))] = data.draw(_values | st.sampled_from(["12", 12.0, True, ""]))
+    try:
+        record = decode(b"\x01" + msgspec.msgpack.encode(members))
+    except RecordUnreadable:
+        return
+    assert msgspec.msgpack.decode(encode(record)[1:]) == members
 
 
 @pytest.mark.parametrize("cut", [0, 1, 2, 10, -1])

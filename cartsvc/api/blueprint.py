@@ -16,7 +16,8 @@ F = TypeVar("F", bound="Callable[..., Any]")
 
 ETAG = {"ETag": {"schema": {"type": "string"}, "description": "Names this state of the cart (RFC 9110, 8.8.3)."}}
 # Their examples stand in the schemas: those of a parameter would be filled in by Swagger UI, and sent.
-_TAGS = {"type": "string", "examples": ['"3t6rahouFHt350Cy"', "*"]}
+_TAG = r'(W/)?"[!#-~]*"'
+_TAGS = {"type": "string", "pattern": rf"^(\*|{_TAG}( *, *{_TAG})*)$", "examples": ['"3t6rahouFHt350Cy"', "*"]}
 _IF_NONE_MATCH = {
     "in": "header",
     "name": "If-None-Match",

@@ -22,6 +22,7 @@ from cartsvc.api.schemas import (
     NEW_ITEM,
     NEW_ITEM_EXAMPLE,
     NEW_ITEMS,
+    USER_ID_PATTERN,
     Contents,
     Merge,
 )
@@ -36,7 +37,7 @@ _USER_ID = {
     "name": "user_id",
     "required": True,
     "description": "Whose cart it is. It stands in logs: opaque ids, not e-mail addresses, are best.",
-    "schema": {"type": "string", "pattern": r"^(?!\.{1,2}$)[A-Za-z0-9._~@:+|\-]{1,255}$"},
+    "schema": {"type": "string", "pattern": USER_ID_PATTERN},
     "example": "alice",
 }
 _ITEM_ID = {

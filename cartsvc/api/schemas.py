@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from cartsvc.cart import Limits, Strategy
 
 MAX_LINES = 100  # in one POST .../items
+USER_ID_PATTERN = r"^(?!\.{1,2}$)[A-Za-z0-9._~@:+|\-]{1,255}$"
+_NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
 _TIME = "2026-01-02T03:04:05Z"
 ITEM_EXAMPLE = {
@@ -165,7 +167,13 @@ class PriceSchema(_Request):
 class NewItemSchema(PriceSchema):
     """An item to put into a cart."""
 
-    product_id = _text(minLength=1, maxLength=MAX_PRODUCT_ID, description="Printable characters.", examples=["sku-1"])
+    product_id = _text(
+        pattern=_NO_CONTROLS,
+        minLength=1,
+        maxLength=MAX_PRODUCT_ID,
+        description="Printable characters.",
+        examples=["sku-1"],
+    )
     quantity = _whole(minimum=1, examples=[2])
     options = _Texts(
         allow_none=True,
@@ -230,7 +238,9 @@ class NewCartSchema(_Request):
 class MergeSchema(_Strict):
     """Which cart to merge into this one, and how to treat what both have."""
 
-    from_user_id = _text(description="Whose cart it is that goes.", examples=["guest-3xKq2v0PzT9cW1bYd7Rf4A"])
+    from_user_id = _text(
+        pattern=USER_ID_PATTERN, description="Whose cart it is that goes.", examples=["guest-3xKq2v0PzT9cW1bYd7Rf4A"]
+    )
     strategy = fields.String(
         allow_none=True,
         validate=OneOf(STRATEGIES),
@@ -283,8 +293,8 @@ def state_limits(schemas: dict[str, Any], limits: Limits) -> None:
         members["unit_price"]["maximum"] = limits.max_unit_price
     schemas["NewItem"]["properties"]["options"] |= {
         "maxProperties": limits.max_options,
-        "propertyNames": {"minLength": 1, "maxLength": limits.max_option_name},
-        "additionalProperties": {"type": "string", "maxLength": limits.max_option_value},
+        "propertyNames": {"pattern": _NO_CONTROLS, "minLength": 1, "maxLength": limits.max_option_name},
+        "additionalProperties": {"type": "string", "pattern": _NO_CONTROLS, "maxLength": limits.max_option_value},
     }
     schemas["NewCart"]["properties"]["items"]["maxItems"] = limits.max_items
 

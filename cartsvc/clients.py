@@ -1,0 +1,121 @@
+"""Clients that are slow, or send what is no request: how long gunicorn's workers wait, and what they tell of it."""
+
+from __future__ import annotations
+
+import functools
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.http.errors import ParseException
+
+if TYPE_CHECKING:
+    import logging
+    import socket
+    from collections.abc import Callable
+
+    from gunicorn.http import Request
+    from gunicorn.workers.base import Worker
+
+_LEAST_RATE = 32 * 2**10  # bytes; so many more give a body one more second: a large one may take longer, no other may
+_AT_ONCE = 4 * 2**10  # bytes; gunicorn takes a body apart bit by bit and copies the rest of what it has read each time
+
+
+class Clients:
+    """What is the same for all clients of a server.
+
+    `patience` (seconds) is how long a client may take over a body of no size, and again over an answer; `max_body`
+    (bytes) is what a body may have; `give_way` lets other connections have a turn, where they need to be let.
+    """
+
+    def __init__(self, *, patience: float, max_body: int, give_way: Callable[[], object]) -> None:
+        self.patience, self.max_body, self.give_way = patience, max_body, give_way
+
+    def begin(self, request: Request) -> None:
+        """Keep the time: a body that never ends, or an answer nobody takes, would hold its connection for ever."""
+        client = request.unreader.sock
+        if not isinstance(client, _Client):
+            client = request.unreader.sock = _Client(client, self)
+        client.begin(request)
+
+    def end(self, request: Request) -> None:
+        """The request is answered; a client whose next one is there already would go on for ever: others come first."""
+        request.unreader.sock.end()
+        self.give_way()
+
+
+class _Client:
+    """The socket that a worker reads requests from: it waits for a body, but not for ever, and lets others have a turn.
+
+    Only the reading is timed: whatever the service does meanwhile is not cut off in the middle.
+    """
+
+    def __init__(self, sock: socket.socket, clients: Clients) -> None:
+        self._socket, self._clients = sock, clients
+        self._request: Request | None = None  # whose body is read; None between requests, where gunicorn keeps the time
+        self._left = 0.0  # seconds to wait for the body
+        self._unpaid = 0  # bytes that still give more of them: without that, chunks of nothing would for ever
+
+    def begin(self, request: Request) -> None:
+        """From here on it is a body that is read. Sending is timed too, by the socket."""
+        self._request, self._left, self._unpaid = request, self._clients.patience, self._clients.max_body
+        self._socket.settimeout(self._clients.patience)
+
+    def end(self) -> None:
+        """The request is answered."""
+        self._request = None
+        self._socket.settimeout(None)
+
+    def recv(self, size: int) -> bytes:
+        """Some bytes. Raises TimeoutError when the client's time is over; then the connection ends with the answer."""
+        request, size = self._request, min(size, _AT_ONCE)
+        try:
+            data = self._socket.recv(size) if request is None else self._recv_in_time(size)
+        except TimeoutError:
+            if request is not None:
+                request.force_close()
+            raise
+        self._clients.give_way()  # bytes that are always there already would keep all others, and every timer, waiting
+        return data
+
+    def _recv_in_time(self, size: int) -> bytes:
+        if self._left <= 0:
+            raise TimeoutError
+        began = time.monotonic()
+        self._socket.settimeout(self._left)
+        try:
+            data = self._socket.recv(size)
+        finally:
+            self._socket.settimeout(self._clients.patience)
+        paid = min(len(data), self._unpaid)
+        self._unpaid -= paid
+        self._left += paid / _LEAST_RATE - (time.monotonic() - began)
+        return data
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever else gunicorn asks of a socket
+        return getattr(self._socket, name)
+
+
+def keep_quiet(worker: Worker) -> None:
+    """Let a worker tell of a bad client that it was one, and nothing of what it sent: a token may be in that."""
+    worker.log.error_log.addFilter(_is_news)
+    handle_error = worker.handle_error
+
+    def handle(request: Request | None, client: object, address: object, error: BaseException) -> None:
+        if isinstance(error, ParseException):
+            error.__class__ = _wordless(type(error))  # type: ignore[arg-type]  # mypy takes classes for unhashable
+        handle_error(request, client, address, error)
+
+    worker.handle_error = handle
+
+
+@functools.cache
+def _wordless(kind: type[ParseException]) -> type[ParseException]:
+    """The same kind of fault, but its text is its name: gunicorn shows that in its answer and in the log."""
+    name = re.sub(r"\B(?=[A-Z])", " ", kind.__name__).lower()
+    return type(kind.__name__, (kind,), {"__str__": lambda _: name})
+
+
+def _is_news(entry: logging.LogRecord) -> bool:
+    """Not that a client did not take its answer in time: gunicorn would log a traceback for each."""
+    return entry.exc_info is None or not isinstance(entry.exc_info[1], TimeoutError)

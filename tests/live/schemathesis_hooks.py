@@ -1,0 +1,147 @@
+"""What schemathesis is told beside the OpenAPI document: the rules that JSON Schema has no words for."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import schemathesis
+from hypothesis.strategies import integers
+from schemathesis.core.parameters import ParameterLocation
+from schemathesis.openapi.checks import RejectedPositiveData, UseAfterFree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hypothesis.strategies import SearchStrategy
+    from schemathesis import Case, CheckContext, HookContext, Response
+    from schemathesis.core.failures import Failure
+
+_LEAK = re.compile(r"Traceback|\.py\b|site-packages|codec can't|object at 0x|Error\b")
+_PRECONDITIONS = ("If-Match", "If-None-Match")
+_MOST_BYTES = 50_000  # of a body whose items may be too much for one cart; as they are stored they take less
+
+
+@schemathesis.hook
+def filter_failure(context: HookContext, failure: Failure, case: Case, response: Response) -> bool:  # noqa: ARG001 - schemathesis' signature
+    """Let stand what the contract says and OpenAPI cannot: refusals that name their rule, and removed carts."""
+    if isinstance(failure, RejectedPositiveData):
+        return not _may_be_refused(case, response)
+    # A removed cart reads as an absent one, and adding makes a new one: neither is the cart that was there.
+    return not (isinstance(failure, UseAfterFree) and json.loads(response.content).get("version") in {0, 1})
+
+
+@schemathesis.hook
+def flatmap_case(context: HookContext, case: Case) -> SearchStrategy[Case]:  # noqa: ARG001 - schemathesis' signature
+    """Leave out what most requests would be refused for, and nothing be tried: preconditions, and half a price."""
+
+    def chosen(number: int) -> Case:
+        if number and not _tries_headers(case):
+            for name in _PRECONDITIONS:
+                case.headers.pop(name, None)
+        if number and not _tries_body(case):
+            for line in _lines(case.body):
+                if _has_half_a_price(line):
+                    line |= {"unit_price": None, "currency": None}
+        return case
+
+    return integers(0, 3).map(chosen)
+
+
+@schemathesis.hook
+def before_call(context: HookContext, case: Case, kwargs: dict[str, Any]) -> None:  # noqa: ARG001 - schemathesis' signature
+    """Right what schemathesis sends along while it tries something else, and what all the same is refused first.
+
+    The only key that it knows is the document's example, and it has "0" for what is to match a pattern with quotes.
+    """
+    if _tries_headers(case):
+        return
+    for each in case.operation.headers:
+        stated, schema = case.headers.get(each.name), each.definition["schema"]
+        if stated is None:
+            continue
+        if each.name == "Idempotency-Key" and stated in schema["examples"]:
+            case.headers[each.name] = f"{stated}-{case.id}"
+        if each.name in _PRECONDITIONS and not re.search(schema.get("pattern", ""), stated):
+            del case.headers[each.name]
+
+
+@schemathesis.check
+def no_leak(ctx: CheckContext, response: Response, case: Case) -> None:  # noqa: ARG001 - schemathesis' signature
+    """No answer shows what only the log may know: a path, a traceback, the name of an exception."""
+    if response.headers.get("content-type") == ["application/problem+json"]:
+        told = json.loads(response.content)["detail"]
+        assert not _LEAK.search(told), f"leaks: {told}"
+
+
+def _tries_headers(case: Case) -> bool:
+    """Whether this request is to be wrong in its headers."""
+    meta = case.meta
+    return meta is None or (
+        meta.generation.mode.is_negative and meta.phase.data.parameter_location in {None, ParameterLocation.HEADER}
+    )
+
+
+def _tries_body(case: Case) -> bool:
+    """Whether this request is to be wrong in its body."""
+    meta = case.meta
+    return meta is None or (
+        meta.generation.mode.is_negative and meta.phase.data.parameter_location in {None, ParameterLocation.BODY}
+    )
+
+
+def _lines(body: Any) -> list[dict[str, Any]]:
+    """The items that a body puts into a cart, or the one that it is."""
+    found = body.get("items", [body]) if isinstance(body, dict) else []
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
+def _has_half_a_price(line: dict[str, Any]) -> bool:
+    return (line.get("unit_price") is None) != (line.get("currency") is None)
+
+
+def _may_be_refused(case: Case, response: Response) -> bool:
+    problem = json.loads(response.content)
+    kind = response.status_code, problem["type"].removeprefix("urn:cartsvc:problem:")
+    if kind == (412, "precondition-failed"):
+        return any(name in case.headers for name in _PRECONDITIONS)
+    if kind == (422, "idempotency-key-reused"):
+        return "Idempotency-Key" in case.headers
+    faults = problem.get("errors", [])
+    reasons = list(_reasons(case))
+    return bool(faults) and all(any(re.search(reason, fault["detail"]) for reason in reasons) for fault in faults)
+
+
+def _reasons(case: Case) -> Iterator[str]:
+    """What a body that is as documented can be refused for all the same, as this one can: patterns of the details."""
+    body: Any = case.body
+    if not isinstance(body, dict):
+        return
+    if body.get("from_user_id") == unquote(case.path_parameters["user_id"]):  # it is encoded there
+        yield "merged into itself"
+    if case.method == "PATCH" and body.get("quantity") is None and body.get("unit_price") is None:
+        yield "Nothing to change"
+    lines = _lines(body)
+    if len({each.get("currency") for each in (body, *lines)} - {None}) > 1:
+        yield "one currency"
+    if len(json.dumps(lines)) > _MOST_BYTES:
+        yield "items of one cart take at most"
+    yield from _reasons_of_lines(lines)
+
+
+def _reasons_of_lines(lines: list[dict[str, Any]]) -> Iterator[str]:
+    if any(_has_half_a_price(each) for each in lines):
+        yield "needs its (currency|unit_price)"
+    if not all(str(each.get("product_id", "")).isprintable() for each in lines):
+        yield "printable characters"
+    if any(isinstance(each.get(name), float) for each in lines for name in ("quantity", "unit_price")):
+        yield "valid integer"  # JSON Schema counts 3.0 among the integers, we do not
+    quantities: Counter[str] = Counter()
+    for each in lines:
+        item = json.dumps([each.get("product_id"), each.get("options") or {}], sort_keys=True)
+        quantities[item] += each.get("quantity") or 0
+    if max(quantities.values(), default=0) > 999:
+        yield "At most 999 of one item"
