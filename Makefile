@@ -25,7 +25,7 @@ run: .venv/.run ## Serve on PORT (8080)
 	$(BIN)/gunicorn wsgi:app
 
 test: .venv/.dev ## Run the tests (not those that need Docker or Chromium)
-	$(BIN)/pytest --numprocesses=2 --dist=loadfile
+	$(BIN)/pytest --numprocesses=3 --dist=loadfile
 
 test-container: .venv/.dev ## Test the container: needs Docker
 	$(BIN)/pytest -m container tests/container
