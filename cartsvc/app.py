@@ -15,9 +15,10 @@ from flask_cors import CORS
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from cartsvc.api import Api
-from cartsvc.auth import Auth, FixedKeys
+from cartsvc.auth import Auth
 from cartsvc.cli import carts_commands
 from cartsvc.jwks import KeySet, fetch_from
+from cartsvc.keys import FixedKeys
 from cartsvc.merge import Merger
 from cartsvc.service import CartService
 from cartsvc.settings import Settings
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from werkzeug.routing import MapAdapter
 
     from cartsvc.api.rates import Rates
-    from cartsvc.auth import Keys
+    from cartsvc.keys import Keys
     from cartsvc.stores.base import CartStore
 
 _TAG_BYTES = 12  # 96 random bits: nobody meets the same tag twice

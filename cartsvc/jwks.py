@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 
-from cartsvc.auth import HMAC, Key
 from cartsvc.errors import KeysAway
+from cartsvc.keys import HMAC, Key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

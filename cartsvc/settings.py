@@ -12,10 +12,10 @@ from environs import Env, EnvValidationError, ValidationError
 from marshmallow.validate import OneOf, Range
 from msgspec import Struct
 
-from cartsvc.auth import AuthConfig, AuthFaults, configure
 from cartsvc.cart import Limits
 from cartsvc.cores import usable_cores
 from cartsvc.errors import SettingsError
+from cartsvc.keys import AuthConfig, AuthFaults, configure
 from cartsvc.record import Policy
 from cartsvc.stores.urls import MemoryPlace, Place, parse
 

@@ -33,10 +33,10 @@ ROOMS = {
     "gunicorn.conf": Room({"clients", "errors", "settings", "stores", "stores.urls"}, {"gevent", "gunicorn"}),
     "__init__": Room({"app"}, set()),
     "app": Room(
-        {"api", "api.rates", "auth", "cli", "jwks", "merge", "service", "settings", "stores", "stores.base"},
+        {"api", "api.rates", "auth", "cli", "jwks", "keys", "merge", "service", "settings", "stores", "stores.base"},
         {"flask", "flask_cors", "werkzeug"},
     ),
-    "settings": Room({*CORE, "auth", "cores", "stores.urls"}, {"environs", "limits", "marshmallow", "msgspec"}),
+    "settings": Room({*CORE, "cores", "keys", "stores.urls"}, {"environs", "limits", "marshmallow", "msgspec"}),
     "clients": Room(set(), {"gunicorn"}),
     "cores": Room(set(), set()),
     "errors": Room(set(), {"msgspec"}),
@@ -47,8 +47,9 @@ ROOMS = {
     "service": Room({*RULES, "merge", "stores.base"}, {"msgspec"}),
     "cli": Room({*CORE, "backup", "stores.base"}, {"click", "msgspec"}),
     "backup": Room(CORE, {"msgspec"}),
-    "auth": Room(CORE, {"cryptography", "jwt"}),
-    "jwks": Room({"auth", "errors"}, {"cryptography", "jwt"}),
+    "auth": Room({*CORE, "keys"}, {"jwt"}),
+    "jwks": Room({"errors", "keys"}, {"cryptography", "jwt"}),
+    "keys": Room(set(), {"cryptography", "jwt"}),
     "stores": Room(
         {"stores.base", "stores.guard", "stores.lmdb", "stores.memory", "stores.urls", "stores.valkey"}, set()
     ),

@@ -30,9 +30,10 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cartsvc.auth import Auth, Caller, configure
+from cartsvc.auth import Auth, Caller
 from cartsvc.errors import KeysAway, Unauthorized
 from cartsvc.jwks import KeySet, fetch_from, read_key_set
+from cartsvc.keys import configure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
