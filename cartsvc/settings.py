@@ -116,7 +116,7 @@ def _policy(env: Env) -> Policy:
 
 
 def _auth(env: Env, faults: list[str]) -> AuthConfig | None:
-    """What auth.py says of its settings, which belong together; its faults show no value, for some are secrets."""
+    """What keys.py says of its settings, which belong together; its faults show no value, for some are secrets."""
     stated = {name: env.str(f"CARTSVC_{name.upper()}", None) for name in _OF_AUTH}
     if env.str("CARTSVC_AUTH", "none", validate=OneOf(("none", "jwt"), error="must be one of {choices}")) != "jwt":
         return None

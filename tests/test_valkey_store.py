@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 from contextlib import ExitStack, contextmanager
+from contextvars import Context
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from itertools import count
@@ -275,23 +276,27 @@ def test_no_add_of_several_processes_is_lost(server: Valkey, store: ValkeyStore,
 
 def test_whoever_always_loses_gives_up_in_time(server: Valkey, admin: Redis) -> None:
     """Somebody else is always faster: tried again with pauses until the time is over, and nothing is changed."""
+    tries = count(1)
+    told = []
     with opened(server.url, timeout=TIME) as store, opened(server.url) as other:
-        tries = count(1)
 
         def change(record: Record | None) -> tuple[Record, int]:
-            other.update("u", adding(real_now))
+            Context().run(other.update, "u", adding(real_now))  # another request, with time of its own
             next(tries)
             written: tuple[Record, int] = adding(real_now)(record)
             return written
 
-        began = time.monotonic()
-        with pytest.raises(StoreError) as caught:
-            store.update("u", change)
-        assert time.monotonic() - began < TIME + MARGIN
-        assert type(caught.value) is StoreError
+        for _ in range(4):
+            began = time.monotonic()
+            with pytest.raises(StoreError) as caught:
+                store.update("u", change)
+            assert time.monotonic() - began < TIME + MARGIN
+            told.append(type(caught.value))
         tried = next(tries) - 1
         assert quantity(other) == tried
-        assert 5 < tried < 100, "pauses that grow to 50 ms"
+        assert 4 * 5 < tried < 4 * 100, "too few for these pauses, or too many"
+    # Now and then the time is over when the last compare is sent and not answered: that it lost is not known then.
+    assert {StoreError} <= {*told} <= {StoreError, OutcomeUnknown}
     assert admin.dbsize() == 1
 
 
