@@ -33,8 +33,6 @@ def swagger_ui() -> Response:
     """The page; what it loads is below it."""
     page = send_from_directory(_OURS, "swagger-ui.html")
     page.headers["Content-Security-Policy"] = _POLICY
-    # People type tokens into it: no other page gets a hold of it, or hears of it.
-    page.headers["Cross-Origin-Opener-Policy"] = "same-origin"
     page.headers["Referrer-Policy"] = "no-referrer"
     return page
 
