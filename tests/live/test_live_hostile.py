@@ -815,4 +815,5 @@ def test_many_small_bodies(running: Server) -> None:
                 told = [status_of_next(answers) for _ in bodies]
                 assert told in ([200, 400, 422, 422, 422, 404], [409, 400, 422, 422, 422, 404])
             held.append(memory(running))
-    assert held[-1] - held[1] < 512, held  # until then it has got what it works with
+    # Until the second part it has got what it works with, but for what Python takes at once, 1 MiB: not two of them.
+    assert held[-1] - held[1] < 2048, held
