@@ -13,14 +13,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct, structs
 
-from cartsvc.cart import Cart, Limits, Line, Strategy, check_user_id, gather
+from cartsvc.cart import WIDEST, Cart, Line, Strategy, check_user_id, gather
 from cartsvc.errors import Fault, InvalidRequest, RecordUnreadable
-from cartsvc.record import Key, Mark, Record, Seal
+from cartsvc.record import KEY_LIFE, Key, Mark, Record, Seal
 
 FORMAT = 1
-# The most that settings allow: what fitted the limits of the shop it comes from is not to be refused here.
-WIDEST = Limits(10**9, 10_000, 4 * 2**20, 100, 1024, 4096, 10**12)
-KEY_LIFE = (1_000, 30 * 86_400_000)  # milliseconds a key may live: the least and the most that settings allow
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _PLACE = re.compile(r"(?P<detail>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
@@ -163,6 +160,7 @@ def _cart(told: _Cart) -> Cart:
         Line(each.product_id, each.quantity, each.options, each.unit_price, _currency(told, each), place)
         for each, place in zip(told.items, places, strict=True)
     ]
+    # What fitted the limits of the shop it comes from is not to be refused here.
     made = gather(lines, limits=WIDEST, at=int(told.updated_at)).items
     faults = [
         Fault(place + "/item_id", "This is not the item_id of the product and its options.")

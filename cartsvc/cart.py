@@ -70,6 +70,9 @@ class Limits(Struct, frozen=True):
     max_unit_price: int = 10**10  # minor units
 
 
+WIDEST = Limits(10**9, 10_000, 4 * 2**20, 100, 1024, 4096, 10**12)  # the most that settings allow
+
+
 class Line(Struct, frozen=True):
     """What a request says of one item. ``pointer`` is the line's place in the body, for errors."""
 

@@ -168,16 +168,15 @@ class StoreUnusable(CartsvcError):
 class StoreError(CartsvcError):
     """The store cannot do what was asked; the record is as it was, unless a subclass says otherwise."""
 
-    def __init__(self) -> None:
-        super().__init__("The store does not answer just now. Nothing was changed.")
+    def __init__(self, detail: str = "The store does not answer just now. Nothing was changed.") -> None:
+        super().__init__(detail)
 
 
 class OutcomeUnknown(StoreError):
     """A write was sent to the store, and its answer was lost: it was applied, or it was not."""
 
     def __init__(self) -> None:
-        CartsvcError.__init__(
-            self,
+        super().__init__(
             "The store's answer was lost, so this request may have been done or not. "
             "Send it again with its Idempotency-Key; without one, look at the cart first.",
         )
@@ -187,7 +186,7 @@ class StoreFull(StoreError):
     """There is no room for a larger record. Reading, shrinking and removing still work."""
 
     def __init__(self) -> None:
-        CartsvcError.__init__(self, "The store is full: carts can be read, made smaller and removed, but not grow.")
+        super().__init__("The store is full: carts can be read, made smaller and removed, but not grow.")
 
 
 class RecordUnreadable(CartsvcError):

@@ -71,6 +71,9 @@ class Record(Struct, frozen=True, array_like=True):
     expires_at: int
 
 
+KEY_LIFE = (1_000, 30 * 86_400_000)  # milliseconds a key may live: the least and the most that settings allow
+
+
 class Policy(Struct, frozen=True):
     """What the settings say of carts and records. Times are milliseconds."""
 

@@ -12,11 +12,11 @@ from environs import Env, EnvValidationError, ValidationError
 from marshmallow.validate import OneOf, Range
 from msgspec import Struct
 
-from cartsvc.cart import Limits
+from cartsvc.cart import WIDEST, Limits
 from cartsvc.cores import usable_cores
 from cartsvc.errors import SettingsError
 from cartsvc.keys import AuthConfig, AuthFaults, configure
-from cartsvc.record import Policy
+from cartsvc.record import KEY_LIFE, Policy
 from cartsvc.stores.urls import MemoryPlace, Place, parse
 
 if TYPE_CHECKING:
@@ -97,21 +97,20 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 def _policy(env: Env) -> Policy:
-    limits = Limits()
     return Policy(
         limits=Limits(
-            max_quantity=_whole(env, "CARTSVC_MAX_QUANTITY", limits.max_quantity, least=1, most=10**9),
-            max_items=_whole(env, "CARTSVC_MAX_ITEMS", limits.max_items, least=1, most=10_000),
-            max_cart_bytes=_whole(env, "CARTSVC_MAX_CART_BYTES", limits.max_cart_bytes, least=_KIB, most=4 * _MIB),
-            max_options=_whole(env, "CARTSVC_MAX_OPTIONS", limits.max_options, least=0, most=100),
-            max_option_name=_whole(env, "CARTSVC_MAX_OPTION_NAME", limits.max_option_name, least=1, most=1024),
-            max_option_value=_whole(env, "CARTSVC_MAX_OPTION_VALUE", limits.max_option_value, least=1, most=4096),
-            max_unit_price=_whole(env, "CARTSVC_MAX_UNIT_PRICE", limits.max_unit_price, least=1, most=10**12),
+            max_quantity=_limit(env, "max_quantity", least=1),
+            max_items=_limit(env, "max_items", least=1),
+            max_cart_bytes=_limit(env, "max_cart_bytes", least=_KIB),
+            max_options=_limit(env, "max_options", least=0),
+            max_option_name=_limit(env, "max_option_name", least=1),
+            max_option_value=_limit(env, "max_option_value", least=1),
+            max_unit_price=_limit(env, "max_unit_price", least=1),
         ),
         cart_ttl=_seconds(env, "CARTSVC_CART_TTL", 30 * _DAY, most=3650 * _DAY),
         guest_ttl=_seconds(env, "CARTSVC_GUEST_TTL", 7 * _DAY, most=3650 * _DAY),
         max_keys=_whole(env, "CARTSVC_IDEMPOTENCY_KEYS", 32, least=1, most=1000),
-        key_ttl=_seconds(env, "CARTSVC_IDEMPOTENCY_TTL", _DAY, most=30 * _DAY),
+        key_ttl=_seconds(env, "CARTSVC_IDEMPOTENCY_TTL", _DAY, most=KEY_LIFE[1] // 1000),
     )
 
 
@@ -132,6 +131,10 @@ def _auth(env: Env, faults: list[str]) -> AuthConfig | None:
     except AuthFaults as error:
         faults += error.faults
         return None
+
+
+def _limit(env: Env, name: str, *, least: int) -> Any:  # noqa: ANN401 - an int; None for a fault
+    return _whole(env, f"CARTSVC_{name.upper()}", getattr(Limits(), name), least=least, most=getattr(WIDEST, name))
 
 
 def _seconds(env: Env, name: str, default: int, *, most: int) -> Any:  # noqa: ANN401 - an int; None for a fault

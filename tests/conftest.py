@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 
 import pytest
+from environs import Env
 from hypothesis import settings
+
+from cartsvc.settings import Settings
 
 # No deadlines: a busy machine is no fault of the code.
 settings.register_profile("fast", max_examples=60, stateful_step_count=30, deadline=None)
@@ -14,3 +17,24 @@ settings.register_profile("soak", max_examples=1500, stateful_step_count=50, dea
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 pytest.register_assert_rewrite("store_contract")  # its asserts are to tell as much as those of test files
+
+
+@pytest.fixture
+def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the shell that runs the tests."""
+    for name in [name for name in os.environ if name.startswith("CARTSVC_") or name in {"PORT", "WEB_CONCURRENCY"}]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def known_settings(monkeypatch: pytest.MonkeyPatch, nothing_set: None) -> list[str]:  # noqa: ARG001 - it clears away
+    """The names of the settings that the code asks the environment for, sorted."""
+    made: list[Env] = []
+
+    def remembered(*, eager: bool) -> Env:
+        made.append(Env(eager=eager))
+        return made[-1]
+
+    monkeypatch.setattr("cartsvc.settings.Env", remembered)
+    Settings.from_env()
+    return sorted(made[0].dump())

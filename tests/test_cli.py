@@ -29,11 +29,11 @@ from services import make_service
 from store_contract import a_record, put
 from valkeys import valkey
 
-from cartsvc.backup import KEY_LIFE, WIDEST, read_line, write_line
-from cartsvc.cart import Item, Line
+from cartsvc.backup import read_line, write_line
+from cartsvc.cart import WIDEST, Item, Line
 from cartsvc.cli import carts_commands
 from cartsvc.errors import OutcomeUnknown, RecordUnreadable, SettingsError, StoreError, StoreFull
-from cartsvc.record import Key, Policy, Record, encode
+from cartsvc.record import KEY_LIFE, Key, Policy, Record, encode
 from cartsvc.settings import Settings
 from cartsvc.stores.base import Reach
 from cartsvc.stores.memory import MemoryStore

@@ -14,7 +14,6 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from environs import Env
 from servers import serve
 
 from cartsvc import auth, create_app, keys
@@ -86,12 +85,6 @@ def _started(block: str, directory: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("CARTSVC_")]:
-        monkeypatch.delenv(name)
-
-
-@pytest.fixture
 def issuer(tmp_path: Path) -> ec.EllipticCurvePrivateKey:
     """The private key whose public one lies in issuer-public.pem."""
     private = ec.generate_private_key(ec.SECP256R1())
@@ -137,7 +130,7 @@ def test_the_examples_go_everywhere() -> None:
     }
 
 
-@pytest.mark.usefixtures("_nothing_set", "issuer")
+@pytest.mark.usefixtures("nothing_set", "issuer")
 @pytest.mark.parametrize("block", _blocks("sh"), ids=lambda block: re.findall(r"CARTSVC_JWT_\w+", block)[0])
 def test_each_way_to_start_is_one(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the page sets is all that a start needs, and no setting is misspelt."""
@@ -148,7 +141,7 @@ def test_each_way_to_start_is_one(block: str, tmp_path: Path, monkeypatch: pytes
     assert settings.warnings == ()
 
 
-@pytest.mark.usefixtures("_nothing_set")
+@pytest.mark.usefixtures("nothing_set")
 def test_a_pem_key_is_set_up_as_told(
     tmp_path: Path, issuer: ec.EllipticCurvePrivateKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,35 +161,21 @@ def test_a_pem_key_is_set_up_as_told(
 # ---- names and numbers ----
 
 
-@pytest.fixture
-def known(monkeypatch: pytest.MonkeyPatch, _nothing_set: None) -> set[str]:
-    """The settings that the code asks the environment for."""
-    made: list[Env] = []
-
-    def remembered(*, eager: bool) -> Env:
-        made.append(Env(eager=eager))
-        return made[-1]
-
-    monkeypatch.setattr("cartsvc.settings.Env", remembered)
-    Settings.from_env()
-    return set(made[0].dump())
-
-
 @pytest.mark.parametrize("page", [_PAGE, _SECURITY], ids=["authentication", "security"])
-def test_no_other_settings_are_named(page: str, known: set[str]) -> None:
+def test_no_other_settings_are_named(page: str, known_settings: list[str]) -> None:
     """Whatever begins with CARTSVC_ is a setting of the code."""
     named = set(re.findall(r"CARTSVC_\w+", page))
     assert len(named) >= 5
-    assert named - known == set()
+    assert named - {*known_settings} == set()
 
 
-def test_every_setting_of_authentication_is_explained(known: set[str]) -> None:
+def test_every_setting_of_authentication_is_explained(known_settings: list[str]) -> None:
     """Each has a row in the page's table, and no other has one."""
     (told,) = [
         re.findall(r"^\| `(\w+)` \|", part, re.MULTILINE) for part in _PAGE.split("\n## ") if "Set it up" in part[:9]
     ]
     told = [name for name in told if name.startswith("CARTSVC_")]
-    assert sorted(told) == sorted(name for name in known if _OF_AUTH.fullmatch(name))
+    assert sorted(told) == sorted(name for name in known_settings if _OF_AUTH.fullmatch(name))
     assert {"CARTSVC_RATE_LIMIT", "CARTSVC_TRUSTED_PROXIES"} <= set(re.findall(r"CARTSVC_\w+", _PAGE))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import traceback
 
@@ -14,6 +13,8 @@ from cartsvc.errors import SettingsError
 from cartsvc.record import Policy
 from cartsvc.settings import Settings
 from cartsvc.stores.urls import LmdbPlace, MemoryPlace, ValkeyPlace
+
+pytestmark = pytest.mark.usefixtures("nothing_set")
 
 DAY = 86_400  # seconds
 
@@ -40,13 +41,6 @@ WHOLE = [
     ("CARTSVC_MAX_UNIT_PRICE", "policy.limits.max_unit_price", 10**10, 1, 10**12),
 ]
 OTHERS = ["CARTSVC_STORE_URL", "CARTSVC_STORE_TIMEOUT", "CARTSVC_CORS_ORIGINS", "CARTSVC_LOG_LEVEL"]
-
-
-@pytest.fixture(autouse=True)
-def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith("CARTSVC_") or name in {"PORT", "WEB_CONCURRENCY"}:
-            monkeypatch.delenv(name)
 
 
 def field(settings: Settings, path: str) -> object:

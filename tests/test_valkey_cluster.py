@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from clock import FakeClock
-from hypothesis import settings
-from hypothesis.stateful import run_state_machine_as_test
 from redis.crc import key_slot
-from store_contract import StoreContract, StoreMachine, a_record, adding, at_once, put
-from valkeys import cluster, free_port, valkey
+from store_contract import StoreContract, a_record, adding, at_once, put
+from valkeys import cluster, eventually, free_port, valkey
 
 from cartsvc.errors import OutcomeUnknown, StoreError
 from cartsvc.stores.connections import Exchange, exchange
@@ -74,6 +72,7 @@ class TestContract(StoreContract):
 
     THREADS = THREADS
     ADDS = 20
+    PART = 6
 
     @pytest.fixture
     def clock(self, clock: FakeClock) -> FakeClock:
@@ -88,11 +87,6 @@ class TestContract(StoreContract):
                 client.flushall()
         with opened(nodes, clock) as store:
             yield store
-
-    def test_it_does_as_a_dict_does(self, store: CartStore, clock: FakeClock) -> None:
-        """As everywhere, in fewer sequences."""
-        few = settings(max_examples=max(1, settings().max_examples // 6))
-        run_state_machine_as_test(lambda: StoreMachine(store, clock), settings=few)
 
 
 # ---- under load ----
@@ -401,17 +395,6 @@ def healed(nodes: list[Valkey], *, killed: list[Valkey]) -> Iterator[None]:
             node.start()
         for node in nodes:
             node.wait_until(lambda client: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO"))
-
-
-def eventually(call: Callable[[], Any]) -> Any:
-    """What it returns, as soon as it raises no StoreError."""
-    deadline = time.monotonic() + SECONDS
-    while True:
-        try:
-            return call()
-        except StoreError:
-            assert time.monotonic() < deadline, "the store has not recovered"
-            time.sleep(0.02)
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["unknown", "known"])

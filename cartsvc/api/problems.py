@@ -58,8 +58,8 @@ OF_STATUS: dict[int, Problem] = {
     405: Problem(405, "method-not-allowed", "The method is not allowed here"),
     408: Problem(408, "request-timeout", "The body did not come in time"),
     413: Problem(413, "content-too-large", "The body is too large"),
-    429: Problem(429, "too-many-requests", "Too many requests", (("Retry-After", "1"),)),
     415: Problem(415, "unsupported-media-type", "The body has the wrong media type"),
+    429: Problem(429, "too-many-requests", "Too many requests", (("Retry-After", "1"),)),
     500: Problem(500, "internal-error", "Something is wrong with the service"),
 }
 _WITH_CART = 412

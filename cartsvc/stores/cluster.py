@@ -9,19 +9,17 @@ from __future__ import annotations
 import random
 import threading
 import time
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from redis import exceptions
 from redis.crc import key_slot
 
-from cartsvc.stores.connections import Exchange, exchange
+from cartsvc.stores.connections import Exchange, exchange, left
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from redis import Redis
-
-    from cartsvc.stores.connections import TimedConnection
+    from cartsvc.stores.connections import Server
 
 Address: TypeAlias = tuple[str, int]
 
@@ -36,10 +34,10 @@ class Cluster:
     only after a node has said that another one has the key, and so has done nothing.
     """
 
-    def __init__(self, hosts: Iterable[Address], connect: Callable[[str, int], Redis]) -> None:
+    def __init__(self, hosts: Iterable[Address], connect: Callable[[str, int], Server]) -> None:
         self._hosts = tuple(hosts)
         self._connect = connect
-        self._nodes: dict[Address, Redis] = {}
+        self._nodes: dict[Address, Server] = {}
         self._members: set[Address] = set()  # replicas too: one of them may be the primary by now
         self._owners: dict[int, Address] = {}  # of each slot
         self._outdated = True
@@ -52,7 +50,7 @@ class Cluster:
         asking, redirections = False, 0
         while True:
             try:
-                return self._exchange(address, *command, asking=asking)
+                return self._send(address, *command, asking=asking)
             except exceptions.AskError as there:  # "ask there this once", or as its subclass "it has moved there"
                 host, port = there.node_addr
                 address = (host or address[0], port)
@@ -64,7 +62,7 @@ class Cluster:
                 raise
             redirections += 1
             if redirections > 1:
-                time.sleep(min(_PAUSE, _left()))
+                time.sleep(min(_PAUSE, left()))
 
     def primaries(self) -> list[Address]:
         """The nodes that have slots, as it is now."""
@@ -78,7 +76,7 @@ class Cluster:
 
     def _owner(self, key: bytes) -> Address:
         # Somebody may be asking already: then go on with what is known, or wait if that is nothing.
-        if self._outdated and self._asking.acquire(timeout=0 if self._owners else _left()):
+        if self._outdated and self._asking.acquire(timeout=0 if self._owners else left()):
             try:
                 if self._outdated:
                     self._ask()
@@ -96,9 +94,9 @@ class Cluster:
         random.shuffle(others)
         error: Exception = exceptions.ClusterError("no node knows who has which slot")
         for address in others if self._failed is None else [*others, self._failed]:
-            part = exchange.set(Exchange(time.monotonic() + _left() / 2))
+            part = exchange.set(Exchange(time.monotonic() + left() / 2))
             try:
-                shards = self._exchange(address, "CLUSTER", "SLOTS")
+                shards = self._send(address, "CLUSTER", "SLOTS")
             except (exceptions.RedisError, OSError) as away:
                 error = away
             else:
@@ -122,26 +120,10 @@ class Cluster:
         for gone in set(self._nodes) - members:
             node = self._nodes.pop(gone, None)
             if node is not None:
-                node.connection_pool.disconnect(inuse_connections=False)
+                node.close()
 
-    def _exchange(self, address: Address, *command: Any, asking: bool = False) -> Any:  # noqa: ANN401 - redis-py's own
+    def _send(self, address: Address, *command: Any, asking: bool = False) -> Any:  # noqa: ANN401 - redis-py's own
         node = self._nodes.get(address)
         if node is None:
             node = self._nodes.setdefault(address, self._connect(*address))
-        connection = cast("TimedConnection", node.connection_pool.get_connection())
-        try:
-            if asking:
-                connection.send_command("ASKING")
-                connection.read_response()
-            connection.send_command(*command)
-            answer = connection.read_response()
-        finally:
-            node.connection_pool.release(connection)
-        parsers: dict[str, Any] = node.response_callbacks
-        parse = parsers.get(command[0])
-        return answer if parse is None else parse(answer)
-
-
-def _left() -> float:
-    request = exchange.get()
-    return request.left() if request is not None else 0.0
+        return node.execute_command(*command, asking=asking)

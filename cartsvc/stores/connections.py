@@ -40,10 +40,13 @@ exchange: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
 class Server(Redis):
     """A client of one server that sends each command once. Raises redis-py's errors, and TimeoutError."""
 
-    def execute_command(self, *command: Any, **options: Any) -> Any:
-        """Send it, and wait for the answer."""
+    def execute_command(self, *command: Any, asking: bool = False, **options: Any) -> Any:
+        """Send it, and wait for the answer. ``asking``: it is for a slot of a cluster that is about to come here."""
         connection = self.connection_pool.get_connection()
         try:
+            if asking:
+                connection.send_command("ASKING")
+                connection.read_response()
             connection.send_command(*command)
             return self.parse_response(connection, command[0], **options)
         finally:
@@ -65,7 +68,7 @@ class TimedPool(ConnectionPool):
 
     def get_connection(self, *_arguments: Any, **_options: Any) -> TimedConnection:
         """One that is connected."""
-        if not self._places.acquire(timeout=_left()):
+        if not self._places.acquire(timeout=left()):
             raise TimeoutError("no connection is free")
         try:
             try:
@@ -94,7 +97,7 @@ class TimedPool(ConnectionPool):
 class _TimedParser(_HiredisParser):
     def read_from_socket(self, *arguments: Any, **options: Any) -> Any:
         """Read what is there: each time within what is left, or a server that dribbles would be waited for for ever."""
-        self._sock.settimeout(_left())
+        self._sock.settimeout(left())
         return super().read_from_socket(*arguments, **options)
 
     def has_data(self) -> bool:
@@ -114,7 +117,7 @@ class TimedConnection(Connection):
     @property
     def socket_timeout(self) -> float:
         """Seconds for what is next."""
-        return _left()
+        return left()
 
     @socket_timeout.setter
     def socket_timeout(self, value: object) -> None:
@@ -123,7 +126,7 @@ class TimedConnection(Connection):
     @property
     def socket_connect_timeout(self) -> float:
         """Seconds: half of what is left, so that a name's other address gets its turn when the first one is silent."""
-        return _left() / 2
+        return left() / 2
 
     @socket_connect_timeout.setter
     def socket_connect_timeout(self, value: object) -> None:
@@ -137,7 +140,7 @@ class TimedConnection(Connection):
 
     def send_command(self, *command: Any, **options: Any) -> None:
         """Send it within the time that is left; while not all of it was sent, the server has done nothing."""
-        self._sock.settimeout(_left())
+        self._sock.settimeout(left())
         super().send_command(*command, **options)
         if command[0] in _WRITES:
             _tell(unknown=True)
@@ -184,8 +187,8 @@ class TimedTLSConnection(TimedConnection):
             raise
 
 
-def _left() -> float:
-    """The seconds that are left. Raises TimeoutError when there are none."""
+def left() -> float:
+    """The seconds that are left for this request. Raises TimeoutError when there are none."""
     request = exchange.get()
     seconds = request.left() if request is not None else 0.0
     if not seconds:

@@ -42,14 +42,14 @@ _NOBODY = b"cart:/"  # no user_id has a slash
 class _Script:
     """A script and the hash that the server knows it by."""
 
-    def __init__(self, head: str) -> None:
-        body = files("cartsvc.stores").joinpath("lua/compare_and_set.lua").read_text()
-        self.text = f"{head}\n{body}"
-        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+        self.sha = hashlib.sha1(text, usedforsecurity=False).hexdigest()
 
 
-_COMPARE_AND_SET = _Script("#!lua")
-_EVEN_WHEN_FULL = _Script("#!lua flags=allow-oom")
+_LUA = files("cartsvc.stores").joinpath("lua/compare_and_set.lua").read_bytes()
+_COMPARE_AND_SET = _Script(b"#!lua\n" + _LUA)
+_EVEN_WHEN_FULL = _Script(b"#!lua flags=allow-oom\n" + _LUA)
 
 
 class ValkeyStore(CartStore):
@@ -133,7 +133,7 @@ class ValkeyStore(CartStore):
         """Send a write that compares with nothing there is: whoever could not write says so."""
         with self.one_request():
             try:
-                self._run(_COMPARE_AND_SET, _NOBODY, b"-", b"", 0)
+                self._run(_COMPARE_AND_SET, [_NOBODY], b"-", b"", 0)
             except OutcomeUnknown as error:  # but there was nothing to be done
                 raise StoreError from error
 
@@ -153,12 +153,8 @@ class ValkeyStore(CartStore):
 
     def run(self, script: bytes, keys: list[str], arguments: list[Any]) -> Any:  # noqa: ANN401 - what the script returns
         """Run a script that others bring along; a cluster needs its keys in one slot. Raises StoreError."""
-        parts = (len(keys), *(key.encode() for key in keys), *arguments)
         with self.one_request():
-            try:
-                return self._send("EVALSHA", hashlib.sha1(script, usedforsecurity=False).hexdigest(), *parts)
-            except NoScriptError:
-                return self._send("EVAL", script, *parts)
+            return self._run(_Script(script), [key.encode() for key in keys], *arguments)
 
     def close(self) -> None:
         """Close all connections."""
@@ -182,13 +178,13 @@ class ValkeyStore(CartStore):
         head = b"" if data is None else data[:_HEAD]
         # The server takes no time before 1970, as an import may bring one.
         text, until = (b"", 0) if new is None else (records.encode(new), max(new.expires_at + _DAY, 1))
-        return self._run(_EVEN_WHEN_FULL if duty else _COMPARE_AND_SET, key, head, text, until)
+        return self._run(_EVEN_WHEN_FULL if duty else _COMPARE_AND_SET, [key], head, text, until)
 
-    def _run(self, script: _Script, key: bytes, *arguments: bytes | int) -> Any:  # noqa: ANN401 - what the script returns
+    def _run(self, script: _Script, keys: list[bytes], *arguments: Any) -> Any:  # noqa: ANN401 - what the script returns
         try:
-            return self._send("EVALSHA", script.sha, 1, key, *arguments)
+            return self._send("EVALSHA", script.sha, len(keys), *keys, *arguments)
         except NoScriptError:  # a server that was restarted, or is new
-            return self._send("EVAL", script.text, 1, key, *arguments)
+            return self._send("EVAL", script.text, len(keys), *keys, *arguments)
 
     def _send(self, *command: Any, **options: Any) -> Any:  # noqa: ANN401 - redis-py's own
         """Send one command, once. Raises NoScriptError, and our errors for everything else that goes wrong."""

@@ -82,9 +82,21 @@ def connected(server: Server, count: int, small: int = 0) -> Iterator[list[socke
 
 
 @contextmanager
+def beside(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Meanwhile a thread does this, until the event that it gets is set."""
+    enough = threading.Event()
+    thread = threading.Thread(target=work, args=(enough,))
+    thread.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        thread.join()
+
+
+@contextmanager
 def others_served(server: Server) -> Iterator[None]:
     """Meanwhile others add, over new connections and over one that is kept; none of them waits for a second."""
-    enough = threading.Event()
     took: dict[str, list[float]] = {"new": [], "kept": []}
     failed: list[BaseException] = []
 
@@ -93,7 +105,7 @@ def others_served(server: Server) -> Iterator[None]:
         assert client.add(what).status in {200, 409}  # 409: there are many already
         took[what].append(time.monotonic() - began)
 
-    def go_on() -> None:
+    def go_on(enough: threading.Event) -> None:
         try:
             with Client(server.url) as kept:
                 while not enough.wait(0.02):
@@ -103,13 +115,8 @@ def others_served(server: Server) -> Iterator[None]:
         except BaseException as error:  # noqa: BLE001 - told below
             failed.append(error)
 
-    thread = threading.Thread(target=go_on)
-    thread.start()
-    try:
+    with beside(go_on):
         yield
-    finally:
-        enough.set()
-        thread.join()
     assert failed == []
     assert all(took.values())
     slowest = {what: max(times) for what, times in took.items()}
@@ -127,24 +134,18 @@ def leaving_nothing(server: Server, *, most_memory: int = MOST_MEMORY) -> Iterat
         warm.add("warm")
     time.sleep(0.2)  # nothing tells from outside that the worker has closed its end
     before = most = footprint(worker)
-    enough = threading.Event()
 
     def look() -> Footprint:
         nonlocal most
         most = Footprint(*map(max, zip(most, footprint(worker), strict=True)))
         return most
 
-    def watch() -> None:
+    def watch(enough: threading.Event) -> None:
         while not enough.wait(0.02):
             look()
 
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
+    with beside(watch):
         yield look
-    finally:
-        enough.set()
-        thread.join()
     wait_until(lambda: footprint(worker).files <= before.files)
     assert worker_of(server) == worker  # it was not replaced
     assert look().memory - before.memory < most_memory
@@ -162,9 +163,8 @@ def wait_until(condition: Callable[[], bool]) -> None:
 @contextmanager
 def dribbling(clients: list[tuple[socket.socket, bytes]], pause: float) -> Iterator[None]:
     """Each client goes on with its bytes, one after the other, until it is cut off."""
-    enough = threading.Event()
 
-    def dribble() -> None:
+    def dribble(enough: threading.Event) -> None:
         gone = set()
         for client, more in cycle(clients):
             if client is clients[0][0] and enough.wait(pause):
@@ -177,13 +177,8 @@ def dribbling(clients: list[tuple[socket.socket, bytes]], pause: float) -> Itera
                 except OSError:
                     gone.add(client)
 
-    thread = threading.Thread(target=dribble)
-    thread.start()
-    try:
+    with beside(dribble):
         yield
-    finally:
-        enough.set()
-        thread.join()
 
 
 def until_closed(client: socket.socket) -> bytes:
