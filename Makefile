@@ -1,4 +1,4 @@
-# One command for each thing one does with cartsvc; `make help` lists them.
+# Commands for cartsvc; `make help` lists them. "##@" starts a group, "##" describes a command.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -6,9 +6,11 @@ BIN := .venv/bin
 .PHONY: help install run test test-container test-browser soak lint format lock bench
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# The stamps are older than what they were made from when there is something to install.
+# A stamp that is older than its requirements file means that there are packages to install.
 .venv/.run: requirements.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
@@ -19,21 +21,23 @@ help: ## List the commands
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch .venv/.run $@
 
-install: .venv/.dev ## Make .venv with everything that development needs
+##@ Run
 
 run: .venv/.run ## Serve on PORT (8080)
 	$(BIN)/gunicorn wsgi:app
 
-test: .venv/.dev ## Run the tests (not those that need Docker or Chromium)
+##@ Test
+
+test: .venv/.dev ## Run the tests, except those that need Docker or Chromium
 	$(BIN)/pytest --numprocesses=3 --dist=loadfile
 
-test-container: .venv/.dev ## Test the container: needs Docker
-	$(BIN)/pytest -m container tests/container
-
-test-browser: .venv/.dev ## Test Swagger UI and CORS in Chromium: needs /usr/bin/chromium, or CHROMIUM=path
+test-browser: .venv/.dev ## Test Swagger UI and CORS in Chromium (/usr/bin/chromium, or CHROMIUM=path)
 	$(BIN)/pytest -m browser tests/browser
 
-soak: .venv/.dev ## Run the randomised tests for long; SEED=n repeats a run
+test-container: .venv/.dev ## Test the image and the compose file (needs Docker)
+	$(BIN)/pytest -m container tests/container
+
+soak: .venv/.dev ## Run the randomised tests for an hour or longer; SEED=n repeats a run
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest --hypothesis-seed=$(or $(SEED),random) \
 		tests/test_service_model.py tests/test_cart.py tests/test_*_store.py tests/test_valkey_cluster.py \
 		tests/live/test_live_model.py tests/live/test_live_schemathesis.py
@@ -47,15 +51,21 @@ lint: .venv/.dev ## Check style, types, Dockerfile and compose file
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
-format: .venv/.dev ## Put the code into its format
+##@ Measure
+
+bench: .venv/.dev ## Run the benchmarks (needs wrk)
+	$(BIN)/python -m bench
+
+##@ Maintain
+
+install: .venv/.dev ## Create .venv with everything that development needs
+
+format: .venv/.dev ## Format the code
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-lock: .venv/.dev ## Compile requirements*.txt from pyproject.toml anew
+lock: .venv/.dev ## Compile requirements*.txt from pyproject.toml, with the newest versions
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command "make lock" pyproject.toml -o requirements.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command "make lock" pyproject.toml --group dev -o requirements-dev.txt
-
-bench: .venv/.dev ## Measure: needs wrk
-	$(BIN)/python -m bench
