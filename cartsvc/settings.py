@@ -37,7 +37,7 @@ _KUBERNETES = re.compile(r"CARTSVC_(.+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """What the environment says; README.md explains each. Sizes are in bytes, times in seconds."""
+    """The settings; docs/configuration.md explains each. Sizes are in bytes, times in seconds."""
 
     port: int
     workers: int | None

@@ -1,4 +1,4 @@
-"""Holds the settings to what the README promises: defaults, ranges, all faults at once, and a word on slips."""
+"""Test the settings: defaults, ranges, all faults at once, and warnings about misspelt names."""
 
 from __future__ import annotations
 
