@@ -108,7 +108,7 @@ def test_the_readme_lists_the_documented_calls() -> None:
 
 
 def _path(rule: str) -> str:
-    """A route as OpenAPI writes it: "/cart/{user_id}"."""
+    """Return a route as OpenAPI writes it: "/cart/{user_id}"."""
     return re.sub(r"<(?:[^<>]*:)?(\w+)>", r"{\1}", rule)
 
 
@@ -126,24 +126,26 @@ def test_the_table_of_headers_is_what_every_write_takes() -> None:
 
 
 def test_the_table_of_strategies_is_the_codes() -> None:
-    """Every strategy of a merge is explained, the default first."""
+    """docs/concepts.md explains every strategy of a merge, the default first."""
     _, table = _tables(_CONCEPTS)
     assert [_CODE.findall(row[0]) for row in table] == [[strategy] for strategy in STRATEGIES]
 
 
-@pytest.mark.parametrize(("name", "least"), [("storefront.md", 6), ("stores.md", 4)])
-def test_the_slugs_of_the_other_pages_are_there(name: str, least: int) -> None:
-    """No page speaks of a kind of problem that there is not, or under another status."""
+@pytest.mark.parametrize(
+    ("name", "minimum"), [("concepts.md", 2), ("guarantees.md", 1), ("storefront.md", 6), ("stores.md", 4)]
+)
+def test_the_slugs_of_the_other_pages_are_there(name: str, minimum: int) -> None:
+    """Each problem that a page mentions exists, with that status."""
     page = (_ROOT / "docs" / name).read_text()
     told = set(re.findall(r"\b([45]\d\d)\s`([a-z-]+)`", page))
     kinds = {(str(kind.status), kind.slug) for kind in OF_ERROR.values()}
-    assert len(told) >= least
+    assert len(told) >= minimum
     assert told - kinds == set()
     assert set(re.findall(r'problem === "([a-z-]+)"', page)) - {slug for _, slug in kinds} == set()
 
 
 def test_the_tables_of_members_are_what_answers_hold() -> None:
-    """Every member of a cart and of an item is explained, in the order in which answers have them."""
+    """docs/api.md explains every member of a cart and of an item, in the order of responses."""
     told = [[name for row in table for name in _CODE.findall(row[0])] for table in _tables(_API, "The cart")]
     assert told == [list(CART.fields), list(ITEM.fields)]
 
@@ -160,7 +162,7 @@ def test_the_table_of_errors_is_the_one_of_problems() -> None:
 
 
 def _urls() -> list[tuple[list[str], list[str]]]:
-    """Of each row of the table of store URLs: its URLs, and its options."""
+    """Return the URLs and the options of each row of the table of store URLs."""
     (table,) = _tables(_STORES, "Store URLs")
     return [(_CODE.findall(found), _CODE.findall(options)) for found, options, _ in table]
 
@@ -196,7 +198,7 @@ def _place(url: str) -> Place | None:
 def test_the_options_are_those_that_are_taken(
     found: list[str], options: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each URL is taken with each of its options, and has no other; what lmdb's show are the defaults."""
+    """Each URL is valid with each of its options, and has no other; those of lmdb show its defaults."""
     known: list[set[str]] = []
     real = urls._options  # noqa: SLF001 - which ones a scheme takes stands nowhere else
 
@@ -221,7 +223,7 @@ def test_what_a_commit_waits_for_is_explained() -> None:
 
 
 def test_the_servers_settings_are_those_of_the_compose_file() -> None:
-    """docs/stores.md names four that it has, and it has them."""
+    """docs/stores.md lists four settings of the compose file's server, and the file has them."""
     table = next(table for table in _tables(_STORES, "Valkey") if "maxmemory" in table[0][0])
     settings = [_CODE.findall(row[0])[0] for row in table if row[0].startswith("`")]
     assert len(settings) == 4
@@ -229,7 +231,7 @@ def test_the_servers_settings_are_those_of_the_compose_file() -> None:
 
 
 def test_a_user_of_valkeys_may_do_what_the_store_does() -> None:
-    """Whoever is made as docs/stores.md says can read, write, remove, count and be asked how the server is set up."""
+    """The user in docs/stores.md has the permissions to read, write, delete, count and read the configuration."""
     of_carts, _ = _ACL
     with valkey("--appendonly", "yes") as server, server.client() as admin:
         admin.execute_command(*of_carts.split(" "))
@@ -246,7 +248,7 @@ def test_a_user_of_valkeys_may_do_what_the_store_does() -> None:
 
 
 def test_a_user_of_valkeys_may_do_what_rates_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what docs/stores.md adds for it, also when a window has turned into the last one."""
+    """The additional permissions in docs/stores.md suffice for rates, also when a window becomes the previous one."""
     with valkey() as server, server.client() as admin:
         for command in _ACL:
             admin.execute_command(*command.split(" "))
@@ -382,7 +384,7 @@ def _with(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> Settings:
 
 
 def _changed(before: Settings, after: Settings) -> Iterator[object]:
-    """The earlier values of the settings that are not as they were."""
+    """Yield the earlier values of the settings that have changed."""
     for field in Settings.__struct_fields__:
         if getattr(before, field) != getattr(after, field):
             yield getattr(before, field)
@@ -393,7 +395,7 @@ def _allowed(bounds: str) -> list[str]:
 
 
 def _span(bounds: str) -> list[float]:
-    """Both ends of "1 KiB to 16 MiB"; nothing when it is no such cell."""
+    """Return both ends of "1 KiB to 16 MiB", and nothing for any other cell."""
     ends = re.fullmatch(r"([\d,.]+ ?\w*) to ([\d,.]+ ?\w*)", bounds.removesuffix(_FRACTIONS))
     return [_number(end) for end in ends.groups()] if ends else []
 
@@ -497,7 +499,7 @@ def test_the_index_lists_every_page() -> None:
 
 
 def test_the_tour_goes_everywhere() -> None:
-    """The tour uses every method that carts have and every header that writes take, makes a guest and merges it."""
+    """The tour uses every method, an idempotency key and a precondition, creates a guest and merges it."""
     commands = [command for command, _ in _steps(_TUTORIAL)]
     stated = {method for command in commands for method in re.findall(r"-X (\w+)", command)}
     assert stated == {"POST", "PUT", "PATCH", "DELETE"}
@@ -512,7 +514,7 @@ def test_the_tour_goes_everywhere() -> None:
 
 
 def test_the_commands_are_those_of_the_makefile() -> None:
-    """Every `make` command that a page names is there, and docs/contributing.md names them all."""
+    """Every `make` command in a page exists, and docs/contributing.md lists them all."""
     targets = re.findall(r"^([a-z-]+):.*## ", (_ROOT / "Makefile").read_text(), re.MULTILINE)
     named = {
         page.relative_to(_ROOT).as_posix(): set(
@@ -527,7 +529,7 @@ def test_the_commands_are_those_of_the_makefile() -> None:
 
 @pytest.mark.parametrize("page", _PAGES, ids=lambda page: str(page.relative_to(_ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    """Every relative link of a page leads to a file that is there, and to a heading that is in it."""
+    """Every relative link of a page leads to an existing file, and to a heading in it."""
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if not re.match(r"[a-z]+:", target):
             path, _, anchor = target.partition("#")
@@ -557,6 +559,6 @@ def test_a_decision_has_its_four_parts(page: Path) -> None:
 
 @cache
 def _anchors(page: Path) -> set[str]:
-    """What a heading is called in a link to it: in small letters, spaces as hyphens, without punctuation."""
+    """Return the anchors of a page's headings: lower case, hyphens for spaces, no punctuation."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}

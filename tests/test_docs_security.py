@@ -1,4 +1,4 @@
-"""Holds docs/authentication.md and docs/security.md to the code: examples, names and numbers."""
+"""Compare docs/authentication.md and docs/security.md with the code: examples, names and numbers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NEXT = "----- next -----"
 _MASKS = (
     (re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"), "(time)"),
     (re.compile(r"guest-[\w-]{22}"), "(guest)"),
-    # The header says the type, so it is always the same; what follows never is.
+    # The header contains only the type, so it is always the same; the claims and the signature vary.
     (re.compile(r"(eyJhbGciOiJIUzI1NiIsInR5cCI6ImNhcnRzdmMtZ3Vlc3Qrand0In0)\.eyJ[\w.-]+"), r"\1.(claims)"),
     (re.compile(r"^Date: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT$", re.MULTILINE), "Date: (date)"),
     (re.compile(r"^Server: .+$", re.MULTILINE), "Server: (server)"),
@@ -49,7 +49,7 @@ def _blocks(kind: str) -> list[str]:
 
 
 def _steps() -> Iterator[tuple[str, str]]:
-    """Each command of the console blocks, and what it shows below it. A function goes on until its brace."""
+    """Yield each command of the console blocks, and the output shown below it. A function ends at its brace."""
     for block in _blocks("console"):
         start, *steps = re.split(r"^\$ ", block, flags=re.MULTILINE)
         assert start == ""
@@ -60,7 +60,7 @@ def _steps() -> Iterator[tuple[str, str]]:
 
 
 def _bash(script: str, directory: Path, settings: dict[str, str]) -> str:
-    # Neither a .curlrc nor a proxy of whoever runs the tests has a say; python3 is the one that runs them.
+    # Without the developer's .curlrc and proxy; python3 is the interpreter of the tests.
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-e", "-o", "pipefail", "-c", script.replace(".venv/bin/python", sys.executable)],
@@ -77,7 +77,7 @@ def _bash(script: str, directory: Path, settings: dict[str, str]) -> str:
 
 
 def _started(block: str, directory: Path) -> dict[str, str]:
-    """The settings that the service would have, were `make run` not asked for them here."""
+    """Return the settings that a block of commands passes to `make run`."""
     told = _bash(f"make() {{ env -0; }}\n{block}wait", directory, {})
     settings = dict(each.split("=", 1) for each in told.split("\0") if each.startswith("CARTSVC_"))
     assert settings["CARTSVC_AUTH"] == "jwt"
@@ -86,7 +86,7 @@ def _started(block: str, directory: Path) -> dict[str, str]:
 
 @pytest.fixture
 def issuer(tmp_path: Path) -> ec.EllipticCurvePrivateKey:
-    """The private key whose public one lies in issuer-public.pem."""
+    """Return a private key; its public key is in issuer-public.pem."""
     private = ec.generate_private_key(ec.SECP256R1())
     public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     (tmp_path / "issuer-public.pem").write_bytes(public)
@@ -97,7 +97,7 @@ def issuer(tmp_path: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def test_the_examples_show_what_happens(tmp_path: Path) -> None:
-    """Each command, in one shell and against a server started as the page starts it, shows what the page shows."""
+    """Each command prints what the page shows, in one shell, with a server started as on the page."""
     steps = list(_steps())
     settings = _started(_blocks("sh")[0], tmp_path)
     with serve(**settings) as server:
@@ -120,7 +120,7 @@ def _masked(output: str) -> str:
 
 
 def test_the_examples_go_everywhere() -> None:
-    """They issue and use a user's, a guest's and a service's token, renew and merge, and are refused both ways."""
+    """They use a token of a user, a guest and a service, renew and merge, and get a 401 and a 403."""
     commands = "".join(command for command, _ in _steps())
     for part in ("issue alice", "carts:all", "-X POST localhost:8080/cart -H", "/merge", "from_token"):
         assert part in commands
@@ -133,7 +133,7 @@ def test_the_examples_go_everywhere() -> None:
 @pytest.mark.usefixtures("nothing_set", "issuer")
 @pytest.mark.parametrize("block", _blocks("sh"), ids=lambda block: re.findall(r"CARTSVC_JWT_\w+", block)[0])
 def test_each_way_to_start_is_one(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the page sets is all that a start needs, and no setting is misspelt."""
+    """The settings on the page suffice for a start, and none is misspelt."""
     for name, value in _started(block, tmp_path).items():
         monkeypatch.setenv(name, value)
     settings = Settings.from_env()
@@ -145,7 +145,7 @@ def test_each_way_to_start_is_one(block: str, tmp_path: Path, monkeypatch: pytes
 def test_a_pem_key_is_set_up_as_told(
     tmp_path: Path, issuer: ec.EllipticCurvePrivateKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    r"""A token that the private key signs opens its cart and no other, also where the key's lines are parted by \n."""
+    r"""A token signed with the private key grants access to its cart only, also if the key has \n for line ends."""
     (block,) = [each for each in _blocks("sh") if "issuer-public.pem" in each]
     settings = _started(block, tmp_path)
     pem = settings["CARTSVC_JWT_KEY"]
@@ -163,14 +163,14 @@ def test_a_pem_key_is_set_up_as_told(
 
 @pytest.mark.parametrize("page", [_PAGE, _SECURITY], ids=["authentication", "security"])
 def test_no_other_settings_are_named(page: str, known_settings: list[str]) -> None:
-    """Whatever begins with CARTSVC_ is a setting of the code."""
+    """Every name that begins with CARTSVC_ is a setting."""
     named = set(re.findall(r"CARTSVC_\w+", page))
     assert len(named) >= 5
     assert named - {*known_settings} == set()
 
 
 def test_every_setting_of_authentication_is_explained(known_settings: list[str]) -> None:
-    """The steps under "Set it up" name each of them, and no other setting; rates are explained further down."""
+    """The steps under "Set it up" name each of them, and no other setting; another section explains rates."""
     (steps,) = [part for part in _PAGE.split("\n## ") if part.startswith("Set it up\n")]
     named = set(re.findall(r"`(CARTSVC_\w+)", steps.partition("\n### ")[0]))
     assert named == {name for name in known_settings if _OF_AUTH.fullmatch(name)}
@@ -178,7 +178,7 @@ def test_every_setting_of_authentication_is_explained(known_settings: list[str])
 
 
 def test_the_table_of_algorithms_is_the_codes() -> None:
-    """Every algorithm has its row; the secrets' lengths are those that are demanded."""
+    """Every algorithm has its row, with the required length of its secret."""
     rows = [row for row in _rows() if re.match(r"`(HS|RS|ES|Ed)", row[0])]
     told = [name for row in rows for name in _code(row[0])]
     assert told == [*keys.HMAC, *keys.PUBLIC]
@@ -187,7 +187,7 @@ def test_the_table_of_algorithms_is_the_codes() -> None:
 
 
 def test_what_a_token_must_have_is_the_codes() -> None:
-    """The types that are taken, the leeway, and the word that opens every cart."""
+    """The page states the accepted types, the leeway, and the scope for every cart."""
     (types,) = [row[1] for row in _rows() if row[0] == "header `typ`"]
     assert [None, *(each.lower() for each in _code(types))] == list(auth._TYPES)  # noqa: SLF001 - the page states it
     assert f"may differ by {auth._LEEWAY} seconds" in _PAGE  # noqa: SLF001 - as above
@@ -203,7 +203,7 @@ def test_the_table_of_refusals_is_the_one_of_problems() -> None:
 
 
 def _rows() -> list[list[str]]:
-    """The cells of every row of every table of the page."""
+    """Return the cells of every row of every table of the page."""
     tables = re.findall(r"^\|(.+)\|$", _PAGE, re.MULTILINE)
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)] for row in tables]
 

@@ -1,4 +1,4 @@
-"""Runs the examples of docs/storefront.md in Node against the real gunicorn, over a network that loses things."""
+"""Run the examples of docs/storefront.md in Node against the real gunicorn, over a network that loses messages."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _SECONDS = 60
 
 @pytest.fixture(scope="module")
 def node() -> str:
-    """Node, from a package of the development requirements: nothing has to be installed for it."""
+    """Return the path of Node, which a package of the development requirements contains."""
     return str(Path(ROOT_DIR) / "bin" / "node")
 
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[httpx.Client]:
-    """A client that reaches the real server without going through the lossy network."""
+    """Return a client that reaches the real server without the lossy network."""
     with serve() as server, httpx.Client(base_url=server.url, trust_env=False) as client:
         yield client
 
@@ -50,7 +50,7 @@ def service() -> Iterator[httpx.Client]:
 
 
 class Seen(NamedTuple):
-    """One request as it passed the network: what the server answered (None when it was not asked)."""
+    """One request in the network, with the status of the server (None if the request did not reach it)."""
 
     method: str
     path: str
@@ -60,10 +60,10 @@ class Seen(NamedTuple):
 
 
 class Network:
-    """Passes requests on to a server. ``trouble`` has what befalls the next ones, in order:
+    """Passes requests on to a server. ``trouble`` lists what happens to the next requests, in order:
 
-    ``request`` is lost on the way there, ``answer`` on the way back, ``half`` an answer in its middle; ``silence`` is
-    an answer that does not come while the client waits; "" nothing; a Problem is answered in the server's place.
+    ``request`` and ``answer`` lose the request or the response, ``half`` the second half of the response; ``silence``
+    delays the response until the client gives up; "" does nothing; a Problem is returned instead of the server's.
     """
 
     def __init__(self, url: str, upstream: str) -> None:
@@ -74,14 +74,14 @@ class Network:
         self.lock = threading.Lock()
 
     def next_trouble(self) -> str | Problem:
-        """What befalls the request that just came."""
+        """Return what happens to the current request."""
         with self.lock:
             return self.trouble.pop(0) if self.trouble else ""
 
 
 @pytest.fixture
 def network(service: httpx.Client) -> Iterator[Network]:
-    """The lossy network in front of the service."""
+    """Return the lossy network in front of the service."""
     with _network(str(service.base_url).removeprefix("http://").rstrip("/")) as network:
         yield network
     assert network.trouble == []  # a test whose trouble never came has shown nothing
@@ -102,7 +102,7 @@ def _network(upstream: str) -> Iterator[Network]:
 
 
 class _Passing(BaseHTTPRequestHandler):
-    """Passes one request on. The connection ends with each answer, so that a lost one is noticed at once."""
+    """Passes one request on. The connection ends with each response, so that a lost response is noticed at once."""
 
     def _pass(self) -> None:
         network: Network = self.server.network  # type: ignore[attr-defined]
@@ -134,19 +134,19 @@ class _Passing(BaseHTTPRequestHandler):
 
     def _refuse(self, kind: Problem) -> None:
         self.send_response_only(kind.status)
-        self.send_header("Retry-After", "0")  # the service says some seconds; a test need not wait
+        self.send_header("Retry-After", "0")  # the service sends seconds; a test need not wait
         self.end_headers()
         self.wfile.write(json.dumps({"type": f"urn:cartsvc:problem:{kind.slug}", "status": kind.status}).encode())
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _pass  # noqa: N815 - http.server's names
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def run(node: str, network: Network, tmp_path: Path, request: pytest.FixtureRequest) -> Any:
-    """Runs the page's examples and then a script of the test's, which calls ``tell`` with what it came to."""
+    """Run the page's examples and then a script of the test, which passes its result to ``tell``."""
     assert _EXAMPLES.count("timeout(5000)") == 1
     examples = _EXAMPLES.replace(
         "timeout(5000)", "timeout(1000)" if "silence" in request.node.name else "timeout(30000)"
@@ -156,7 +156,7 @@ def run(node: str, network: Network, tmp_path: Path, request: pytest.FixtureRequ
         tell = "const tell = (value) => console.log(JSON.stringify(value));\n"
         file = tmp_path / "page.mjs"
         file.write_text(_PRELUDE + examples + tell + script)
-        # No proxy and no option of whoever runs the tests has a say.
+        # Without the developer's proxy and options of Node.
         environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
         ended = subprocess.run(
             [node, str(file), network.url],
@@ -178,7 +178,7 @@ def _quantities(service: httpx.Client, user_id: str) -> dict[str, int]:
 
 
 def _put(service: httpx.Client, user_id: str, **quantities: int) -> str:
-    """Give this user a cart; its ETag."""
+    """Give this user a cart, and return its ETag."""
     items = [{"product_id": name, "quantity": quantity} for name, quantity in quantities.items()]
     answer = service.put(f"/cart/{user_id}", json={"items": items})
     assert answer.is_success
@@ -189,7 +189,7 @@ def _put(service: httpx.Client, user_id: str, **quantities: int) -> str:
 
 
 def test_every_function_of_the_page_is_called_here() -> None:
-    """No example is only parsed."""
+    """Every example is called by a test, not only parsed."""
     names = re.findall(r"^(?:async )?(?:function|const) (\w+)", _EXAMPLES, re.MULTILINE)
     assert len(names) >= 10
     called = _EXAMPLES + Path(__file__).read_text().partition("# ---- the page")[2]
@@ -216,7 +216,7 @@ def test_an_add_whose_answer_was_lost_counts_once(lost: str, run: Any, network: 
 
 
 def test_without_a_key_a_repetition_adds_twice(run: Any, network: Network, service: httpx.Client) -> None:
-    """What the README warns of is so; and so the lossy network does lose answers that were given."""
+    """The warning in docs/concepts.md is true; this also shows that the network loses responses after the write."""
     network.trouble = ["answer"]
     run("""
         const request = { method: "POST", headers: { "Content-Type": "application/json" },
@@ -227,7 +227,7 @@ def test_without_a_key_a_repetition_adds_twice(run: Any, network: Network, servi
 
 
 def test_two_clicks_add_two(run: Any, network: Network, service: httpx.Client) -> None:
-    """Each click has a key of its own, also when both are on their way together and both answers are lost."""
+    """Each click has its own key, also if both are in progress together and both responses are lost."""
     network.trouble = ["answer", "answer"]
     run('await Promise.all([add("clicks", "mug"), add("clicks", "mug")]);')
     assert _quantities(service, "clicks") == {"mug": 2}
@@ -239,7 +239,7 @@ def test_two_clicks_add_two(run: Any, network: Network, service: httpx.Client) -
 def test_a_refusal_that_passes_is_waited_for(
     error: type[errors.CartsvcError], run: Any, network: Network, service: httpx.Client
 ) -> None:
-    """503 and the conflicts of a merge are tried again, with the key."""
+    """503 and the conflicts of a merge are retried, with the key."""
     kind = OF_ERROR[error]
     network.trouble = [kind, kind]
     answer = run(f'tell(await add("{kind.slug}", "mug"));')
@@ -250,7 +250,7 @@ def test_a_refusal_that_passes_is_waited_for(
 
 
 def test_a_refusal_that_stays_is_not_repeated(run: Any, network: Network) -> None:
-    """What is wrong is told at once."""
+    """A 422 is returned at once, without a retry."""
     answer = run('tell(await send("POST", cartPath("wrong"), { body: { product_id: "mug", quantity: 0 } }));')
     assert answer["status"] == 422
     assert answer["body"]["type"] == "urn:cartsvc:problem:invalid-request"
@@ -258,7 +258,7 @@ def test_a_refusal_that_stays_is_not_repeated(run: Any, network: Network) -> Non
 
 
 def test_it_gives_up_and_the_cart_tells(run: Any, network: Network) -> None:
-    """After four lost answers send() throws, and load() shows that the add was done, once."""
+    """After four lost responses send() throws, and load() shows that the add was applied once."""
     network.trouble = ["answer"] * 4
     told = run("""
         let thrown = false;
@@ -272,7 +272,7 @@ def test_it_gives_up_and_the_cart_tells(run: Any, network: Network) -> None:
 
 
 def test_a_key_belongs_to_one_request(run: Any) -> None:
-    """The same key with another body is refused with the slug that the page names."""
+    """The same key with another body is rejected, with the slug on the page."""
     answers = run("""
         const key = "one-thing";
         const body = (quantity) => ({ product_id: "mug", quantity });
@@ -287,19 +287,19 @@ def test_a_key_belongs_to_one_request(run: Any) -> None:
 
 
 def test_a_cart_that_is_not_there_is_shown(run: Any) -> None:
-    """load() gives no items, and null for the ETag."""
+    """load() returns no items, and null as the ETag."""
     told = run('tell(await load("nobody"));')
     assert told["cart"]["items"] == []
     assert told["etag"] is None
 
 
 def test_what_cannot_be_shown_throws(run: Any) -> None:
-    """load() throws when the answer is no cart."""
+    """load() throws when the response is not a cart."""
     assert run('tell(await load("no body").catch((error) => error.message));') == "The cart cannot be shown: 422"
 
 
 def test_the_stepper_ends_at_the_last_number(run: Any, network: Network, service: httpx.Client) -> None:
-    """Steps while one is on its way are passed over but for the last; a lost answer changes nothing about it."""
+    """While a step is in progress, all further steps but the last are skipped, also if a response is lost."""
     _put(service, "steps", mug=1)
     network.trouble = ["answer"]
     answer = run('const set = stepper("steps", "mug"); set(2); set(3); set(4); tell(await set(5));')
@@ -313,7 +313,7 @@ def test_the_stepper_ends_at_the_last_number(run: Any, network: Network, service
 
 
 def test_the_stepper_works_again_after_a_failure(run: Any, network: Network, service: httpx.Client) -> None:
-    """A step that could not be sent does not stop the next one; 0 takes the item out, and then it is gone."""
+    """A step that failed does not stop the next step; 0 removes the item, so another step gets a 404."""
     _put(service, "steps-again", mug=1)
     network.trouble = ["request"] * 4
     statuses = run("""
@@ -326,7 +326,7 @@ def test_the_stepper_works_again_after_a_failure(run: Any, network: Network, ser
 
 
 def test_two_tabs_both_have_their_way(run: Any, network: Network, service: httpx.Client) -> None:
-    """The second tab's change is made to the cart of the 412, without another GET, and undoes nothing."""
+    """The second tab's change is applied to the cart of the 412, without another GET, and reverts nothing."""
     _put(service, "tabs", mug=1, cap=2)
     priced = service.post("/cart/tabs", json={"product_id": "tee", "quantity": 1, "unit_price": 900, "currency": "EUR"})
     assert priced.status_code == 200
@@ -343,7 +343,7 @@ def test_two_tabs_both_have_their_way(run: Any, network: Network, service: httpx
 
 
 def test_two_tabs_make_one_cart(run: Any, network: Network, service: httpx.Client) -> None:
-    """Where there was no cart, the second tab finds the first one's."""
+    """If there was no cart, the second tab finds the cart of the first tab."""
     run("""
         const [one, other] = [await load("fresh"), await load("fresh")];
         const and = (id) => (items) => [...items, { product_id: id, quantity: 1 }];
@@ -355,7 +355,7 @@ def test_two_tabs_make_one_cart(run: Any, network: Network, service: httpx.Clien
 
 
 def test_a_weakened_tag_is_taken(run: Any, service: httpx.Client) -> None:
-    """What a compressing proxy made of the ETag serves as the ETag."""
+    """An ETag that a compressing proxy has changed still matches."""
     etag = _put(service, "weak", mug=1)
     answer = run(f"tell(await handOff('weak', 'W/{etag}', 'order-1'));")
     assert answer["status"] == 204
@@ -365,7 +365,7 @@ def test_a_weakened_tag_is_taken(run: Any, service: httpx.Client) -> None:
 
 
 def test_a_changed_cart_is_not_handed_off(run: Any, service: httpx.Client) -> None:
-    """412 with the cart as it is, and the cart stays; with the new ETag and the same order it is handed off."""
+    """412 contains the current cart, which stays; with the new ETag the same order takes it."""
     seen = _put(service, "changed", mug=1)
     _put(service, "changed", mug=1, cap=1)
     answers = run(f"""
@@ -378,7 +378,7 @@ def test_a_changed_cart_is_not_handed_off(run: Any, service: httpx.Client) -> No
 
 
 def test_a_changed_cart_stays_when_it_was_refused(run: Any, service: httpx.Client) -> None:
-    """Nothing is removed by a refused hand-off."""
+    """A rejected hand-off deletes nothing."""
     seen = _put(service, "stays", mug=1)
     _put(service, "stays", mug=2)
     assert run(f"tell((await handOff('stays', '{seen}', 'order-3')).status);") == 412
@@ -386,7 +386,7 @@ def test_a_changed_cart_stays_when_it_was_refused(run: Any, service: httpx.Clien
 
 
 def test_a_hand_off_repeated_later_spares_the_new_cart(run: Any, service: httpx.Client) -> None:
-    """After a restart the back end asks again with its order's id: 204 again, and the cart begun since stays."""
+    """After a restart the back end retries with the order id: 204 again, and the cart started since stays."""
     etag = _put(service, "restart", mug=1)
     ask = f"tell((await handOff('restart', '{etag}', 'order-4')).status);"
     assert run(ask) == 204
@@ -398,7 +398,7 @@ def test_a_hand_off_repeated_later_spares_the_new_cart(run: Any, service: httpx.
 
 
 def test_of_two_checkouts_one_gets_the_cart(run: Any, network: Network, service: httpx.Client) -> None:
-    """Both see the same cart, the first answer is lost: one 204, one 404."""
+    """Both see the same cart, and the first response is lost: one 204, one 404."""
     etag = _put(service, "race", mug=1)
     network.trouble = ["answer"]
     orders = f"""[handOff("race", '{etag}', "order-6"), handOff("race", '{etag}', "order-7")]"""
@@ -410,7 +410,7 @@ def test_of_two_checkouts_one_gets_the_cart(run: Any, network: Network, service:
 
 
 def test_a_guest_signs_in(run: Any, network: Network, service: httpx.Client) -> None:
-    """The guest's items are in the user's cart once, although an answer was lost and the merge sent again."""
+    """The guest's items are in the user's cart once, although a response was lost and the merge was retried."""
     _put(service, "carol", mug=1)
     network.trouble = ["", "", "answer"]
     told = run("""
@@ -429,14 +429,14 @@ def test_a_guest_signs_in(run: Any, network: Network, service: httpx.Client) -> 
 
 
 def test_a_lost_guest_is_made_again(run: Any, network: Network) -> None:
-    """When the answer to the first visit is lost, the next try makes another guest."""
+    """If the response to the first visit is lost, the retry creates another guest."""
     network.trouble = ["answer"]
     assert run("tell(await newGuest());").startswith("guest-")
     assert [seen.status for seen in network.seen] == [201, 201]
 
 
 def test_a_refused_merge_leaves_both_carts(run: Any, service: httpx.Client) -> None:
-    """A limit refuses the sum; both carts stay, and another strategy gets through."""
+    """A limit rejects the sum; both carts stay, and another strategy succeeds."""
     _put(service, "dave", mug=999)
     _put(service, "guest-of-dave", mug=2)
     answers = run("""
