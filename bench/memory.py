@@ -9,7 +9,6 @@ import itertools
 import os
 import secrets
 import sys
-import time
 import uuid
 from pathlib import Path
 
@@ -37,7 +36,7 @@ def bytes_a_cart(carts: int) -> float:
     def new_tag() -> str:
         return secrets.token_urlsafe(12)
 
-    merger = Merger(store, policy=policy, clock=clock, monotonic=time.monotonic, new_tag=new_tag)
+    merger = Merger(store, policy=policy, clock=clock, new_tag=new_tag)
     service = CartService(store, merger, policy=policy, clock=clock, new_tag=new_tag, new_guest=new_tag)
     before = _resident()
     for n in range(carts):

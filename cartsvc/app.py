@@ -114,7 +114,7 @@ def create_app(settings: Settings | None = None, *, store: CartStore | None = No
     policy, new_tag = settings.policy, partial(secrets.token_urlsafe, _TAG_BYTES)
     app.extensions["cartsvc"] = CartService(
         store,
-        Merger(store, policy=policy, clock=_clock, monotonic=_seconds, new_tag=new_tag),
+        Merger(store, policy=policy, clock=_clock, new_tag=new_tag),
         policy=policy,
         clock=_clock,
         new_tag=new_tag,

@@ -17,9 +17,9 @@
     │   ├── LimitExceeded      one of the limits would be passed
     │   ├── CurrencyMismatch   a second currency in one cart
     │   ├── CartSealed         the cart is being merged into another one just now
-    │   └── MergeAborted       another request has called this merge off
+    │   └── MergeAborted       other requests have aborted this merge again and again
     ├── PreconditionFailed     the cart is not in the state that If-Match or If-None-Match asks for
-    ├── TooManyMerges          more merges into one cart than it can remember
+    ├── TooManyMerges          more merges into one cart at once than it can remember
     ├── StoreError             the store is away
     │   ├── OutcomeUnknown     a write was sent, and its answer was lost
     │   └── StoreFull          no room for a larger record; what is there stays
@@ -133,17 +133,17 @@ class CurrencyMismatch(CartConflict):
 
 
 class CartSealed(CartConflict):
-    """The cart is being merged into another one just now; a few seconds later it is settled."""
+    """The cart is being merged into another one just now; a few seconds later the next write resolves that merge."""
 
     def __init__(self) -> None:
         super().__init__([Fault("", "This cart is being merged into another one just now. Try again shortly.")])
 
 
 class MergeAborted(CartConflict):
-    """Another request found this merge unfinished and called it off; neither cart has changed."""
+    """Other requests found this merge unfinished and aborted it, again and again; neither cart has changed."""
 
     def __init__(self) -> None:
-        super().__init__([Fault("", "This merge was called off, and neither cart has changed. Send it again.")])
+        super().__init__([Fault("", "This merge was aborted, and neither cart has changed. Send it again.")])
 
 
 class PreconditionFailed(CartsvcError):
@@ -155,10 +155,10 @@ class PreconditionFailed(CartsvcError):
 
 
 class TooManyMerges(CartsvcError):
-    """So many merges went into this cart lately that it can remember no more of them."""
+    """So many merges into this cart have begun just now that it can remember no more of them."""
 
     def __init__(self) -> None:
-        super().__init__("Too many carts were merged into this one lately. Try again in a minute.")
+        super().__init__("Too many merges into this cart have begun within the last minute. Try again in a minute.")
 
 
 class StoreUnusable(CartsvcError):

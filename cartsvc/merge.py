@@ -1,49 +1,51 @@
-"""Merging one cart into another in three single-record steps, and settling what a crash left between them.
+"""Merging one cart into another in four single-record steps, and resolving merges that were interrupted.
 
-A store changes one record at a time, so a merge is made of steps that can each be repeated:
+A store changes one record at a time, so a merge is made of steps, each of which is one atomic write:
 
-1. Seal the source: it takes no other writes, and its items stand still.
-2. Add its items to the target and leave a *done* mark there, in one write. A refusal leaves an *aborted* mark instead.
-3. Remove the source's cart (after *done*) or its seal (after *aborted*).
+1. Announce: leave a *pending* mark with a new merge id in the target.
+2. Seal the source under that id: it takes no other writes, so its items stand still.
+3. Move: if the mark is still pending, add the items to the target and make the mark *done*, in one write.
+4. Remove the source's cart if the mark is *done*, or only its seal if the mark has gone.
 
-The target's mark decides what became of a merge, and whoever finds an old seal asks it: *done* there means step 3 is
-missing; otherwise an *aborted* mark is left, which stops a late step 2, and the seal comes off. An aborted mark lives
-60 seconds, so a step 2 or an unsealing that began more than 10 seconds ago starts again from the beginning.
+The mark in the target decides. A merge id gets its pending mark once, before any seal names it, so a mark that has been
+removed cannot come back: whatever wants to end an interrupted merge removes the pending mark first, and no step 3 of
+that merge, however late, can add the items any more. Nothing here compares the clocks of two servers.
+docs/decisions/0009-merging.md has the proof and a sequence diagram.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from msgspec import Struct, structs
 
 from cartsvc.cart import Cart, check_user_id, combine
 from cartsvc.errors import (
-    CartSealed,
     CartsvcError,
     Fault,
     InvalidRequest,
     MergeAborted,
     OutcomeUnknown,
+    RecordUnreadable,
     StoreError,
-    StoreFull,
     TooManyMerges,
 )
-from cartsvc.record import MARK_LIFE, Mark, Seal, following, live_cart, live_marks
-from cartsvc.terms import OldSeal, Outcome, check_conditions, check_seal, key_for, replay
+from cartsvc.record import EMPTY, Mark, Record, Seal, live_cart, next_record
+from cartsvc.terms import Outcome, StaleSeal, check_conditions, check_seal, key_for, replay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
-    from typing import Never
+    from collections.abc import Callable
 
     from cartsvc.cart import Stamp, Strategy
-    from cartsvc.record import Key, Policy, Record
+    from cartsvc.record import Policy
     from cartsvc.stores.base import CartStore
     from cartsvc.terms import Terms
 
 MAX_MARKS = 64
-_PATIENCE = 10.0  # seconds, by the monotonic clock; much less than an aborted mark's life
-_ATTEMPTS = 8
+ABANDONED_AFTER_MS = 60_000  # a pending mark of this age makes room for others; removing it is safe at any age
+_MAX_ATTEMPTS = 8
 
 
 class Sealed(Struct, frozen=True):
@@ -53,276 +55,323 @@ class Sealed(Struct, frozen=True):
     cart: Cart
 
 
-class Verdict(Struct, frozen=True):
-    """What step 2 came to: the mark that stands in the target now, and what to tell the client."""
-
-    done: bool
-    outcome: Outcome | None = None
-    error: CartsvcError | None = None
+# What step 3 came to.
 
 
-class _Again(Exception):
-    """No error: the merge starts again from its beginning."""
+class Applied(Struct, frozen=True):
+    """The items are in the target, from this request or from one it repeats."""
+
+    outcome: Outcome
+    moved: ClassVar[bool] = True
+
+
+class Replayed(Struct, frozen=True):
+    """A request with this Idempotency-Key was accepted in the meantime; nothing was moved under this seal."""
+
+    outcome: Outcome
+    moved: ClassVar[bool] = False
+
+
+class Rejected(Struct, frozen=True):
+    """The target does not take this request. ``moved``: an earlier request has moved the items under the same seal."""
+
+    error: CartsvcError
+    moved: bool = False
+
+
+class Aborted(Struct, frozen=True):
+    """Another request has removed the pending mark; neither cart has changed."""
+
+    moved: ClassVar[bool] = False
+
+
+Result: TypeAlias = Applied | Replayed | Rejected | Aborted
 
 
 class Merger:
-    """Merges carts, and settles merges that nobody finished.
+    """Merges carts, and resolves merges that were interrupted.
 
-    ``clock`` tells milliseconds since the epoch, ``monotonic`` seconds; ``new_tag`` makes tokens never seen before.
+    ``clock`` returns milliseconds since the epoch; ``new_tag`` returns a token that was never returned before.
     """
 
     def __init__(
-        self,
-        store: CartStore,
-        *,
-        policy: Policy,
-        clock: Callable[[], int],
-        monotonic: Callable[[], float],
-        new_tag: Callable[[], str],
+        self, store: CartStore, *, policy: Policy, clock: Callable[[], int], new_tag: Callable[[], str]
     ) -> None:
         self._store = store
         self._policy = policy
         self._clock = clock
-        self._monotonic = monotonic
         self._new_tag = new_tag
 
     def merge(self, target: str, source: str, strategy: Strategy, *, terms: Terms) -> Outcome:
-        """Move the source's items into the target's cart; the source's cart is gone afterwards.
+        """Move the source's items into the target's cart and remove the source's cart.
 
-        A refusal changes neither cart. Raises InvalidRequest, KeyReused, CartSealed, MergeAborted, PreconditionFailed,
-        LimitExceeded, CurrencyMismatch, TooManyMerges.
+        A rejected merge changes neither cart. Raises InvalidRequest, KeyReused, CartSealed, MergeAborted,
+        PreconditionFailed, LimitExceeded, CurrencyMismatch, TooManyMerges, and what the store raises.
         """
         check_user_id(source, place="/from_user_id")
         if source == target:
             raise InvalidRequest([Fault("/from_user_id", "A cart cannot be merged into itself.")])
-        for _ in range(_ATTEMPTS):
+        for _ in range(_MAX_ATTEMPTS):
             try:
-                return self._attempt(target, source, strategy, terms)
-            except _Again:
-                continue
-        raise CartSealed
+                outcome = self._attempt(target, source, strategy, terms)
+            except StaleSeal as stale:
+                self.resolve(stale.user_id, stale.seal)
+            else:
+                if outcome is not None:
+                    return outcome
+        raise MergeAborted
 
-    def settle(self, source: str, seal: Seal) -> None:
-        """Bring the merge that left this seal on the source to its end: finished or called off, as the target says."""
-        for _ in range(_ATTEMPTS):
-            began = self._monotonic()
-            done = self._store.update(seal.target, self._decision(source, seal))
-            try:
-                self._finish(source, seal, done=done, began=began)
-            except _Again:
-                continue
-            return
-        raise CartSealed
+    def resolve(self, source: str, seal: Seal) -> bool:
+        """End the merge that left this seal on the source; return whether its items are in the target.
 
-    def _attempt(self, target: str, source: str, strategy: Strategy, terms: Terms) -> Outcome:
-        known = self._store.get(target)
-        repeated = replay(known, terms, now=self._clock(), policy=self._policy)
+        Unless they are, the merge is aborted for good. Resolving can be repeated, so a lost answer is a StoreError.
+        """
+        return self._resolve(source, seal.target, seal.merge_id)
+
+    def _attempt(self, target: str, source: str, strategy: Strategy, terms: Terms) -> Outcome | None:
+        """Merge once; return None if another request has aborted this merge. Raises StaleSeal."""
+        record = self._store.get(target)
+        repeated = replay(record, terms, now=self._clock(), policy=self._policy)
         if repeated is not None:
-            self._finish_repeated(target, known, source)
+            self._finish_replay(target, record, source)
             return repeated
-        self._make_room(target, known, source)
-        began = self._monotonic()
+        sealed = self._take_source(target, source, strategy)
+        if sealed is None:
+            change = partial(self._without_source, target=target, terms=terms, tag=self._new_tag())
+            return self._store.update(target, change)
         try:
-            sealed = self._seal(source, target, strategy)
-        except OldSeal as old:
-            self._again_after(source, old)
+            result = self._move(target, source, sealed, terms)
+        except (StoreError, RecordUnreadable) as error:
+            raise self._after_failure(source, target, sealed.seal.merge_id, error) from error
+        return self._end(source, sealed.seal.merge_id, result)
+
+    def _end(self, source: str, merge_id: str, result: Result) -> Outcome | None:
+        """Finish the source after step 3 and return the outcome, or None to start again. Raises what was rejected."""
         try:
-            verdict = self._add(target, source, sealed, terms, began)
-        except OldSeal as old:
-            self._again_after(target, old)
-        except StoreFull:
-            if sealed is not None:
-                self.settle(source, sealed.seal)
+            self._finish(source, merge_id, done=result.moved)
+        except (StoreError, RecordUnreadable) as error:
+            # A rejection and a replay are final without step 4: the next write to the source does it.
+            if isinstance(result, Applied):
+                raise OutcomeUnknown from error
+            if isinstance(result, Aborted):
+                raise
+        match result:
+            case Applied(outcome) | Replayed(outcome):
+                return outcome
+            case Rejected(rejection):
+                raise rejection
+            case Aborted():
+                return None
+
+    def _after_failure(self, source: str, target: str, merge_id: str, error: CartsvcError) -> CartsvcError:
+        """Abort a merge whose step 2 or 3 failed; return the error that is true afterwards."""
+        try:
+            done = self._resolve(source, target, merge_id)
+        except (StoreError, RecordUnreadable):
+            return OutcomeUnknown()
+        if done:
+            return OutcomeUnknown()
+        return StoreError() if isinstance(error, OutcomeUnknown) else error
+
+    def _resolve(self, source: str, target: str, merge_id: str) -> bool:
+        """Abort the merge, or finish it if its items have been moved; return whether they have."""
+        try:
+            done = self._withdraw(target, merge_id)
+            self._finish(source, merge_id, done=done)
+        except OutcomeUnknown as error:
+            raise StoreError from error
+        return done
+
+    # ---- steps 1 and 2 ----
+
+    def _take_source(self, target: str, source: str, strategy: Strategy) -> Sealed | None:
+        """Announce the merge and seal the source, or resume under a seal of the same merge; None without a cart."""
+        found = self._find_seal(source, target, strategy, self._store.get(source))
+        if found is None or isinstance(found, Sealed):
+            return found
+        merge_id = self._new_tag()
+        self._announce(target, Mark(merge_id, source, done=False, at=0, source_expires_at=found.expires_at))
+        change = partial(self._sealing, source=source, target=target, strategy=strategy, merge_id=merge_id)
+        try:
+            sealed = self._store.update(source, change)
+        except OutcomeUnknown as error:
+            raise self._after_failure(source, target, merge_id, error) from error
+        except (CartsvcError, StaleSeal):
+            self._take_back(target, merge_id)
             raise
-        if sealed is not None:
-            self._finish_after(verdict, source, sealed.seal, began)
-        if verdict.error is not None:
-            raise verdict.error
-        if verdict.outcome is None:
-            raise MergeAborted
-        return verdict.outcome
+        if sealed is None or sealed.seal.merge_id != merge_id:
+            self._take_back(target, merge_id)
+        return sealed
 
-    def _again_after(self, user_id: str, old: OldSeal) -> Never:
-        self.settle(user_id, old.seal)
-        raise _Again from None
+    def _find_seal(self, source: str, target: str, strategy: Strategy, record: Record | None) -> Sealed | Cart | None:
+        """Return the source under the seal of this merge, or its open cart. Raises CartSealed, StaleSeal."""
+        now = self._clock()
+        cart = live_cart(record, now=now)
+        if record is None or cart is None:
+            return None
+        if record.seal is not None and (record.seal.target, record.seal.strategy) == (target, strategy):
+            return Sealed(record.seal, cart)
+        check_seal(source, record, now=now)
+        return cart
 
-    # ---- step 1 ----
-
-    def _seal(self, source: str, target: str, strategy: Strategy) -> Sealed | None:
-        """Seal the source, or take up the seal it bears for this target; None when there is no cart."""
-        tag = self._new_tag()
-
-        def change(record: Record | None) -> tuple[Record | None, Sealed | None]:
-            stamp = self._stamp(source, tag)
-            cart = live_cart(record, now=stamp.at)
-            if record is None or cart is None:
-                return record, None
-            if record.seal is not None and record.seal.target == target:
-                return record, Sealed(record.seal, cart)
-            check_seal(record, now=stamp.at)
-            seal = Seal(stamp.etag, target, strategy, stamp.at)
-            return following(record, cart, stamp=stamp, policy=self._policy, seal=seal), Sealed(seal, cart)
-
-        return self._store.update(source, change)
-
-    # ---- step 2 ----
-
-    def _add(self, target: str, source: str, sealed: Sealed | None, terms: Terms, began: float) -> Verdict:
-        """Put the sealed items into the target and leave a mark; without a source, only remember the request."""
-        tag = self._new_tag()
-
-        def change(record: Record | None) -> tuple[Record | None, Verdict]:
-            if self._late(began):
-                raise _Again
-            stamp = self._stamp(target, tag)
-            if sealed is None:
-                return self._without_source(record, terms, stamp)
-            return self._with_mark(record, source, sealed, terms, stamp)
-
-        return self._store.update(target, change)
-
-    def _without_source(self, record: Record | None, terms: Terms, stamp: Stamp) -> tuple[Record | None, Verdict]:
-        repeated = replay(record, terms, now=stamp.at, policy=self._policy)
-        if repeated is not None:
-            return record, Verdict(done=False, outcome=repeated)
-        check_seal(record, now=stamp.at)
-        cart = live_cart(record, now=stamp.at)
-        check_conditions(terms, cart)
-        key = key_for(terms, status=200, now=stamp.at)
-        after = following(record, cart, stamp=stamp, policy=self._policy, key=key)
-        return after, Verdict(done=False, outcome=Outcome(cart, 200))
-
-    def _with_mark(
-        self, record: Record | None, source: str, sealed: Sealed, terms: Terms, stamp: Stamp
-    ) -> tuple[Record | None, Verdict]:
-        marks = live_marks(record, now=stamp.at)
-        known = marks.get(sealed.seal.merge_id)
-        if known is not None:
-            return self._marked_before(record, known, terms, stamp)
-        mark = Mark(sealed.seal.merge_id, source, done=True, at=stamp.at, source_expires_at=sealed.cart.expires_at)
-        cart = live_cart(record, now=stamp.at)
-        try:
-            repeated = replay(record, terms, now=stamp.at, policy=self._policy)
-            if repeated is not None:
-                return self._aborted(record, mark, stamp), Verdict(done=False, outcome=repeated)
-            check_seal(record, now=stamp.at)
-            check_conditions(terms, cart)
-            if len(marks) >= MAX_MARKS:
-                raise TooManyMerges
-            limits = self._policy.limits
-            combined = combine(cart, sealed.cart, sealed.seal.strategy, limits=limits, stamp=stamp)
-        except CartsvcError as error:
-            return self._aborted(record, mark, stamp), Verdict(done=False, error=error)
-        key = key_for(terms, status=200, now=stamp.at)
-        after = following(record, combined, stamp=stamp, policy=self._policy, key=key, mark=mark)
-        return after, Verdict(done=True, outcome=Outcome(combined, 200))
-
-    def _marked_before(
-        self, record: Record | None, known: Mark, terms: Terms, stamp: Stamp
-    ) -> tuple[Record | None, Verdict]:
-        """Step 2 of this merge is over: tell how it went, and remember the key of this request."""
-        try:
-            repeated = replay(record, terms, now=stamp.at, policy=self._policy)
-        except CartsvcError as error:
-            return record, Verdict(done=known.done, error=error)
-        if repeated is not None or not known.done:
-            return record, Verdict(done=known.done, outcome=repeated)
-        outcome = Outcome(live_cart(record, now=stamp.at), 200)
-        key = key_for(terms, status=200, now=stamp.at)
-        return self._kept(record, stamp, key=key), Verdict(done=True, outcome=outcome)
-
-    def _aborted(self, record: Record | None, mark: Mark, stamp: Stamp) -> Record | None:
-        return self._kept(record, stamp, mark=structs.replace(mark, done=False))
-
-    def _kept(
-        self,
-        record: Record | None,
-        stamp: Stamp,
-        *,
-        key: Key | None = None,
-        mark: Mark | None = None,
-        forget: Container[str] = (),
-    ) -> Record | None:
-        """The record with its cart and seal as they are; a key or a mark added, or marks forgotten."""
-        cart, seal = (record.cart, record.seal) if record is not None else (None, None)
-        policy = self._policy
-        return following(record, cart, stamp=stamp, policy=policy, seal=seal, key=key, mark=mark, forget=forget)
-
-    def _decision(self, source: str, seal: Seal) -> Callable[[Record | None], tuple[Record | None, bool]]:
-        """What became of the merge of this seal, says its target; from now on it is called off if nobody knew."""
+    def _announce(self, target: str, mark: Mark) -> None:
+        """Step 1. Raises CartSealed, StaleSeal, TooManyMerges: nothing is sealed then."""
         tag = self._new_tag()
 
         def change(record: Record | None) -> tuple[Record | None, bool]:
-            stamp = self._stamp(seal.target, tag)
-            known = live_marks(record, now=stamp.at).get(seal.merge_id)
-            if known is not None:
-                return record, known.done
-            mark = Mark(seal.merge_id, source, done=False, at=stamp.at, source_expires_at=stamp.at)
-            return self._kept(record, stamp, mark=mark), False
+            stamp = self._stamp(target, tag)
+            before = record or EMPTY
+            check_seal(target, record, now=stamp.at)
+            if len(before.marks) >= MAX_MARKS:
+                return record, False
+            return self._next(record, before.with_mark(structs.replace(mark, at=stamp.at)), stamp), True
 
-        return change
+        try:
+            if self._store.update(target, change):
+                return
+            self._make_room(target)
+            if not self._store.update(target, change):
+                raise TooManyMerges
+        except OutcomeUnknown as error:  # a mark that no seal names does nothing
+            raise StoreError from error
 
-    def _make_room(self, target: str, record: Record | None, source: str) -> None:
-        """Forget done marks that nobody can ask for any more, when marks pile up. Raises TooManyMerges."""
+    def _take_back(self, target: str, merge_id: str) -> None:
+        """Remove the mark of a merge that has sealed nothing. A mark that stays does nothing, so errors are ignored."""
+        with suppress(StoreError, RecordUnreadable):
+            self._withdraw(target, merge_id)
+
+    def _make_room(self, target: str) -> None:
+        """Remove the done marks that are not needed any more, and the pending marks that were abandoned."""
+        record = self._store.get(target) or EMPTY
         now, tag = self._clock(), self._new_tag()
-        marks = live_marks(record, now=now)
-        if len(marks) < MAX_MARKS or self._seal_on(source) in marks:
-            return  # there is room, or this merge has its mark already
-        forget = {
-            mark.merge_id
-            for mark in marks.values()
-            if mark.done and now - mark.at >= MARK_LIFE and self._seal_on(mark.source) != mark.merge_id
-        }
-        if len(marks) - len(forget) >= MAX_MARKS:
-            raise TooManyMerges
+        removable = set()
+        for mark in record.marks:
+            if not mark.done:
+                if now - mark.at >= ABANDONED_AFTER_MS:
+                    removable.add(mark)
+                continue
+            with suppress(RecordUnreadable):  # until its source is finished, a done mark keeps the items from doubling
+                self._finish(mark.source, mark.merge_id, done=True)
+                removable.add(mark)
 
         def change(record: Record | None) -> tuple[Record | None, None]:
-            return self._kept(record, self._stamp(target, tag), forget=forget), None
+            stamp = self._stamp(target, tag)
+            before = record or EMPTY
+            # Whole marks are compared: a mark that was pending above and is done by now has to stay.
+            merge_ids = {mark.merge_id for mark in before.marks if mark in removable}
+            return self._next(record, before.without_marks(merge_ids), stamp), None
 
         self._store.update(target, change)
 
-    def _seal_on(self, user_id: str) -> str | None:
-        """The id of the merge that this user's cart is sealed for."""
-        record = self._store.get(user_id)
-        return record.seal.merge_id if record is not None and record.seal is not None else None
+    def _sealing(
+        self, record: Record | None, *, source: str, target: str, strategy: Strategy, merge_id: str
+    ) -> tuple[Record | None, Sealed | None]:
+        """Step 2. Raises CartSealed, StaleSeal."""
+        stamp = self._stamp(source, merge_id)
+        found = self._find_seal(source, target, strategy, record)
+        if record is None or not isinstance(found, Cart):  # removed, or sealed by a request for the same merge
+            return record, None if isinstance(found, Cart) else found
+        seal = Seal(merge_id, target, strategy, stamp.at)
+        return self._next(record, record.with_seal(seal), stamp), Sealed(seal, found)
 
     # ---- step 3 ----
 
-    def _finish(self, source: str, seal: Seal, *, done: bool, began: float) -> None:
-        """Remove the source's cart, or only its seal, if it still bears this one. Raises _Again when that is late."""
+    def _move(self, target: str, source: str, sealed: Sealed, terms: Terms) -> Result:
+        """Step 3. Raises StaleSeal when an interrupted merge has left the target itself sealed."""
+        change = partial(self._moving, target=target, source=source, sealed=sealed, terms=terms, tag=self._new_tag())
+        return self._store.update(target, change)
+
+    def _moving(
+        self, record: Record | None, *, target: str, source: str, sealed: Sealed, terms: Terms, tag: str
+    ) -> tuple[Record | None, Result]:
+        stamp = self._stamp(target, tag)
+        before = record or EMPTY
+        mark = before.find_mark(sealed.seal.merge_id)
+        if mark is None:
+            return record, Aborted()
+        if mark.done:
+            return self._moved_before(record, before, terms, stamp)
+        withdrawn = before.without_marks((mark.merge_id,))
+        try:
+            repeated = replay(record, terms, now=stamp.at, policy=self._policy)
+            if repeated is not None:
+                return self._next(record, withdrawn, stamp), Replayed(repeated)
+            check_seal(target, record, now=stamp.at)
+            cart = live_cart(record, now=stamp.at)
+            check_conditions(terms, cart)
+            limits = self._policy.limits
+            combined = combine(cart, sealed.cart, sealed.seal.strategy, limits=limits, stamp=stamp)
+        except CartsvcError as error:
+            return self._next(record, withdrawn, stamp), Rejected(error)
+        done = Mark(mark.merge_id, source, done=True, at=stamp.at, source_expires_at=sealed.cart.expires_at)
+        after = before.with_cart(combined).with_mark(done).with_key(key_for(terms, status=200, now=stamp.at))
+        return self._next(record, after, stamp), Applied(Outcome(combined, 200))
+
+    def _moved_before(
+        self, record: Record | None, before: Record, terms: Terms, stamp: Stamp
+    ) -> tuple[Record | None, Applied | Rejected]:
+        """The request that this one repeats has moved the items: remember the key of this one too."""
+        try:
+            repeated = replay(record, terms, now=stamp.at, policy=self._policy)
+        except CartsvcError as error:
+            return record, Rejected(error, moved=True)
+        if repeated is not None:
+            return record, Applied(repeated)
+        after = before.with_key(key_for(terms, status=200, now=stamp.at))
+        return self._next(record, after, stamp), Applied(Outcome(live_cart(record, now=stamp.at), 200))
+
+    def _without_source(
+        self, record: Record | None, *, target: str, terms: Terms, tag: str
+    ) -> tuple[Record | None, Outcome]:
+        """Accept a merge of an absent cart: the target stays as it is, and the key is remembered."""
+        stamp = self._stamp(target, tag)
+        repeated = replay(record, terms, now=stamp.at, policy=self._policy)
+        if repeated is not None:
+            return record, repeated
+        check_seal(target, record, now=stamp.at)
+        cart = live_cart(record, now=stamp.at)
+        check_conditions(terms, cart)
+        after = (record or EMPTY).with_key(key_for(terms, status=200, now=stamp.at))
+        return self._next(record, after, stamp), Outcome(cart, 200)
+
+    # ---- step 4 ----
+
+    def _withdraw(self, target: str, merge_id: str) -> bool:
+        """Remove the pending mark of this merge; return whether the merge is done instead."""
+        tag = self._new_tag()
+
+        def change(record: Record | None) -> tuple[Record | None, bool]:
+            mark = record.find_mark(merge_id) if record is not None else None
+            if record is None or mark is None or mark.done:
+                return record, mark is not None
+            return self._next(record, record.without_marks((merge_id,)), self._stamp(target, tag)), False
+
+        return self._store.update(target, change)
+
+    def _finish(self, source: str, merge_id: str, *, done: bool) -> None:
+        """Step 4: remove the source's cart, or only its seal, if the seal is still that of this merge."""
         tag = self._new_tag()
 
         def change(record: Record | None) -> tuple[Record | None, None]:
-            if record is None or record.seal is None or record.seal.merge_id != seal.merge_id:
+            if record is None or record.seal is None or record.seal.merge_id != merge_id:
                 return record, None
-            if not done and self._late(began):
-                raise _Again
-            cart = None if done else record.cart
-            return following(record, cart, stamp=self._stamp(source, tag), policy=self._policy), None
+            after = record.with_cart(None) if done else record.without_seal()
+            return self._next(record, after, self._stamp(source, tag)), None
 
         self._store.update(source, change)
 
-    def _finish_after(self, verdict: Verdict, source: str, seal: Seal, began: float) -> None:
-        """Step 3 after this step 2. Once the items are in the target, nobody may be told that nothing was done."""
-        try:
-            self._finish(source, seal, done=verdict.done, began=began)
-        except StoreError as error:
-            if verdict.done:
-                raise OutcomeUnknown from error
-            raise
-
-    def _finish_repeated(self, target: str, record: Record | None, source: str) -> None:
-        """A repetition of a merge whose step 3 was lost does it, if the target has the mark of the seal."""
+    def _finish_replay(self, target: str, record: Record | None, source: str) -> None:
+        """Do the step 4 that was lost with the answer of the merge that is being repeated."""
         sealed = self._store.get(source)
-        if sealed is None or sealed.seal is None or sealed.seal.target != target:
+        if record is None or sealed is None or sealed.seal is None or sealed.seal.target != target:
             return
-        known = live_marks(record, now=self._clock()).get(sealed.seal.merge_id)
-        if known is not None and known.done:
-            self._finish(source, sealed.seal, done=True, began=self._monotonic())
+        mark = record.find_mark(sealed.seal.merge_id)
+        if mark is not None and mark.done:
+            self._finish(source, mark.merge_id, done=True)
 
-    def _late(self, began: float) -> bool:
-        return self._monotonic() - began > _PATIENCE
+    def _next(self, old: Record | None, new: Record, stamp: Stamp) -> Record | None:
+        return next_record(old, new, stamp=stamp, policy=self._policy)
 
     def _stamp(self, user_id: str, tag: str) -> Stamp:
-        """Made inside of a change: what waited for its turn must not take what came meanwhile for the future."""
+        """Read the clock inside the change: read before waiting for a lock, it could be behind a newer seal's time."""
         return self._policy.stamp(user_id, now=self._clock(), tag=tag)

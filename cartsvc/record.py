@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from cartsvc.cart import Cart, Limits, Stamp, Strategy
 from cartsvc.errors import RecordUnreadable
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Container
 
 GUEST = "guest-"  # how a guest's user_id begins
-MARK_LIFE = 60_000  # milliseconds an aborted mark lives, and a done one at the least
+DAY_MS = 86_400_000
+CLOCK_MARGIN_MS = DAY_MS  # marks outlive their use by this, so servers whose clocks differ by less all find them
 _FORMAT = b"\x01"
 
 
@@ -32,7 +33,11 @@ class Key(Struct, frozen=True, array_like=True):
 
 
 class Mark(Struct, frozen=True, array_like=True):
-    """What became of one merge into this cart: ``done`` or aborted; and when its source expires."""
+    """One merge into this cart: pending until its items have been moved here, ``done`` afterwards.
+
+    A pending mark is the permission to move the items: removing it aborts the merge for good, so it may be removed at
+    any time. A done mark must stay for as long as the source can bear the seal of this merge.
+    """
 
     merge_id: str
     source: str
@@ -42,9 +47,8 @@ class Mark(Struct, frozen=True, array_like=True):
 
     @property
     def expires_at(self) -> int:
-        """A done mark outlives its source, so that no repetition of the merge finds the one without the other."""
-        least = self.at + MARK_LIFE
-        return max(least, self.source_expires_at) if self.done else least
+        """The time from which on the mark is dropped with the next write."""
+        return (self.source_expires_at if self.done else self.at) + CLOCK_MARGIN_MS
 
 
 class Seal(Struct, frozen=True, array_like=True):
@@ -60,7 +64,8 @@ class Record(Struct, frozen=True, array_like=True):
     """One value a user_id, in every store. ``cart`` is None in a tombstone. Times are milliseconds since the epoch.
 
     ``tag`` is new at every write: the store's compare token. The record reads as absent from ``expires_at`` on, which
-    is the latest of its cart's, keys' and marks' times.
+    is the latest of its cart's, keys' and marks' times. The ``with_...`` and ``without_...`` methods return the same
+    object when nothing changes; :func:`next_record` makes what they return ready for the store.
     """
 
     tag: str
@@ -70,18 +75,50 @@ class Record(Struct, frozen=True, array_like=True):
     seal: Seal | None
     expires_at: int
 
+    def with_cart(self, cart: Cart | None) -> Record:
+        """Return the record with this cart; without a cart there is no seal either."""
+        if cart is self.cart:
+            return self
+        return structs.replace(self, cart=cart, seal=self.seal if cart is not None else None)
 
-KEY_LIFE = (1_000, 30 * 86_400_000)  # milliseconds a key may live: the least and the most that settings allow
+    def with_seal(self, seal: Seal) -> Record:
+        """Return the record with its cart sealed."""
+        return structs.replace(self, seal=seal)
+
+    def without_seal(self) -> Record:
+        """Return the record with its cart open for writes."""
+        return self if self.seal is None else structs.replace(self, seal=None)
+
+    def with_key(self, key: Key | None) -> Record:
+        """Return the record with one more Idempotency-Key, if there is one to remember."""
+        return self if key is None else structs.replace(self, keys=(*self.keys, key))
+
+    def with_mark(self, mark: Mark) -> Record:
+        """Return the record with this mark instead of any other one of the same merge."""
+        return structs.replace(self, marks=(*self.without_marks((mark.merge_id,)).marks, mark))
+
+    def without_marks(self, merge_ids: Container[str]) -> Record:
+        """Return the record without the marks of these merges."""
+        marks = tuple([mark for mark in self.marks if mark.merge_id not in merge_ids])
+        return self if len(marks) == len(self.marks) else structs.replace(self, marks=marks)
+
+    def find_mark(self, merge_id: str) -> Mark | None:
+        """Return the mark of this merge, however old it is: clocks differ, ids do not."""
+        return next((mark for mark in self.marks if mark.merge_id == merge_id), None)
+
+
+EMPTY = Record("", None, (), (), None, 0)  # stands for an absent record, so that a change needs no second case
+KEY_LIFE = (1_000, 30 * DAY_MS)  # milliseconds a key may live: the least and the most that settings allow
 
 
 class Policy(Struct, frozen=True):
     """What the settings say of carts and records. Times are milliseconds."""
 
     limits: Limits = Limits()
-    cart_ttl: int = 30 * 86_400_000
-    guest_ttl: int = 7 * 86_400_000
+    cart_ttl: int = 30 * DAY_MS
+    guest_ttl: int = 7 * DAY_MS
     max_keys: int = 32
-    key_ttl: int = 86_400_000
+    key_ttl: int = DAY_MS
 
     def stamp(self, user_id: str, *, now: int, tag: str) -> Stamp:
         """What a change made now leaves on this user's cart."""
@@ -89,7 +126,6 @@ class Policy(Struct, frozen=True):
         return Stamp(at=now, etag=tag, expires_at=now + ttl)
 
 
-_NOTHING = Record("", None, (), (), None, 0)
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Record)
 
@@ -116,11 +152,6 @@ def live_cart(record: Record | None, *, now: int) -> Cart | None:
     return record.cart
 
 
-def live_marks(record: Record | None, *, now: int) -> dict[str, Mark]:
-    """What became of the merges into this cart, by their ids."""
-    return {mark.merge_id: mark for mark in record.marks if mark.expires_at > now} if record else {}
-
-
 def find_key(record: Record | None, key: bytes, *, now: int, policy: Policy) -> Key | None:
     """The key of this digest, unless it was never accepted or is forgotten."""
     for known in record.keys if record else ():
@@ -129,34 +160,18 @@ def find_key(record: Record | None, key: bytes, *, now: int, policy: Policy) -> 
     return None
 
 
-def following(
-    old: Record | None,
-    cart: Cart | None,
-    *,
-    stamp: Stamp,
-    policy: Policy,
-    key: Key | None = None,
-    mark: Mark | None = None,
-    seal: Seal | None = None,
-    forget: Container[str] = (),
-) -> Record | None:
-    """The record after ``old`` with this cart and seal, and with this key and mark added.
+def next_record(old: Record | None, new: Record, *, stamp: Stamp, policy: Policy) -> Record | None:
+    """Return what the store keeps after ``old`` has become ``new``: under a new tag, without what has expired.
 
-    The same object when that changes nothing; None when there is nothing to keep. What has expired is left out, and so
-    are the marks of the merge ids in ``forget``.
+    Returns ``old`` itself when nothing has changed, and None when nothing is left to keep.
     """
-    before = old or _NOTHING
-    if cart is before.cart and seal == before.seal and key is None and mark is None and not forget:
+    if new is (old or EMPTY):
         return old
-    keys = [each for each in before.keys if each.at + policy.key_ttl > stamp.at]
-    if key is not None:
-        keys = [*keys, key][-policy.max_keys :]
-    marks = [each for each in before.marks if each.expires_at > stamp.at and each.merge_id not in forget]
-    if mark is not None:
-        marks.append(mark)
-    ends = [each.at + policy.key_ttl for each in keys] + [each.expires_at for each in marks]
-    if cart is not None:
-        ends.append(cart.expires_at)
+    keys = [key for key in new.keys if key.at + policy.key_ttl > stamp.at][-policy.max_keys :]
+    marks = [mark for mark in new.marks if mark.expires_at > stamp.at]
+    ends = [key.at + policy.key_ttl for key in keys] + [mark.expires_at for mark in marks]
+    if new.cart is not None:
+        ends.append(new.cart.expires_at)
     if not ends:
         return None
-    return Record(stamp.etag, cart, tuple(keys), tuple(marks), seal if cart is not None else None, max(ends))
+    return Record(stamp.etag, new.cart, tuple(keys), tuple(marks), new.seal, max(ends))

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from cartsvc import cart as carts
+from cartsvc.cart import Cart, Stamp
 from cartsvc.errors import CartNotFound, CartSealed
-from cartsvc.record import GUEST, following, live_cart
-from cartsvc.terms import OldSeal, Outcome, Terms, check_conditions, check_seal, key_for, replay
+from cartsvc.record import EMPTY, GUEST, live_cart, next_record
+from cartsvc.terms import Outcome, StaleSeal, Terms, check_conditions, check_seal, key_for, replay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from cartsvc.cart import Cart, Item, ItemChange, Line, Stamp, Strategy
+    from cartsvc.cart import Item, ItemChange, Line, Strategy
     from cartsvc.merge import Merger
     from cartsvc.record import Policy, Record
     from cartsvc.stores.base import CartStore
 
-_ATTEMPTS = 8  # a cart can be sealed again between settling and writing; not often
+_MAX_ATTEMPTS = 8  # a cart can be sealed again between resolving and writing, but rarely is
+
+
+class Write(Struct, frozen=True):
+    """One kind of change: the rule, what must be there before conditions are checked, and the status to answer."""
+
+    change: Callable[[Cart | None, Stamp], Cart | None]
+    precheck: Callable[[Cart | None], object] | None = None
+    status: int = 200
+    status_if_absent: int = 200
 
 
 class CartService:
@@ -51,7 +65,7 @@ class CartService:
 
     def get_item(self, user_id: str, item_id: str) -> tuple[Cart, Item]:
         """One item, and the cart it is in. Raises CartNotFound, ItemNotFound."""
-        cart = _there(self.get(user_id))
+        cart = _require_cart(self.get(user_id))
         return cart, carts.find(cart, item_id)
 
     def add(self, user_id: str, lines: Sequence[Line], *, terms: Terms) -> Outcome:
@@ -62,7 +76,7 @@ class CartService:
         def rule(cart: Cart | None, stamp: Stamp) -> Cart:
             return carts.add(cart, additions, limits=limits, stamp=stamp)
 
-        return self._write(user_id, rule, terms=terms)
+        return self._write(user_id, Write(rule), terms=terms)
 
     def replace(self, user_id: str, lines: Sequence[Line], *, currency: str | None, terms: Terms) -> Outcome:
         """Make the cart hold exactly these lines; ``currency`` stands for those that state none.
@@ -74,7 +88,7 @@ class CartService:
         def rule(cart: Cart | None, stamp: Stamp) -> Cart:
             return carts.replace(cart, additions, stamp=stamp)
 
-        return self._write(user_id, rule, terms=terms, absent_status=201)
+        return self._write(user_id, Write(rule, status_if_absent=201), terms=terms)
 
     def set_item(self, user_id: str, item_id: str, wanted: ItemChange, *, terms: Terms) -> Outcome:
         """Set an item's quantity or price. Raises InvalidRequest, NotFound, LimitExceeded, CurrencyMismatch."""
@@ -82,21 +96,23 @@ class CartService:
         carts.check_change(wanted, limits=limits)
 
         def rule(cart: Cart | None, stamp: Stamp) -> Cart:
-            return carts.set_item(_there(cart), item_id, wanted, limits=limits, stamp=stamp)
+            return carts.set_item(_require_cart(cart), item_id, wanted, limits=limits, stamp=stamp)
 
-        return self._write(user_id, rule, terms=terms, needs=lambda cart: carts.find(_there(cart), item_id))
+        precheck = partial(_require_item, item_id=item_id)
+        return self._write(user_id, Write(rule, precheck), terms=terms)
 
     def remove_item(self, user_id: str, item_id: str, *, terms: Terms) -> Outcome:
         """Take one item out. Raises CartNotFound, ItemNotFound."""
 
         def rule(cart: Cart | None, stamp: Stamp) -> Cart:
-            return carts.remove_item(_there(cart), item_id, stamp=stamp)
+            return carts.remove_item(_require_cart(cart), item_id, stamp=stamp)
 
-        return self._write(user_id, rule, terms=terms, needs=lambda cart: carts.find(_there(cart), item_id))
+        precheck = partial(_require_item, item_id=item_id)
+        return self._write(user_id, Write(rule, precheck), terms=terms)
 
     def remove(self, user_id: str, *, terms: Terms) -> Outcome:
         """Remove the cart. The status is 204. Raises CartNotFound."""
-        return self._write(user_id, lambda _cart, _stamp: None, terms=terms, needs=_there, status=204)
+        return self._write(user_id, _REMOVE, terms=terms)
 
     def merge(self, user_id: str, source: str, strategy: Strategy, *, terms: Terms) -> Outcome:
         """Move another cart's items into this one; the other one is gone afterwards.
@@ -118,44 +134,46 @@ class CartService:
         """What whoever runs the store should know at the start."""
         return self._store.advice()
 
-    def _write(
-        self,
-        user_id: str,
-        rule: Callable[[Cart | None, Stamp], Cart | None],
-        *,
-        terms: Terms,
-        needs: Callable[[Cart | None], object] = lambda _: None,
-        status: int = 200,
-        absent_status: int | None = None,
-    ) -> Outcome:
-        """One change of one record: the client's terms first, in the order of RFC 9110, section 13.2, then the rule."""
+    def _write(self, user_id: str, write: Write, *, terms: Terms) -> Outcome:
+        """Change one record; resolve the merge that was interrupted on its cart first, if there is one."""
         with self._store.one_request():
-            for _ in range(_ATTEMPTS):
-                tag = self._new_tag()
-
-                def change(record: Record | None, tag: str = tag) -> tuple[Record | None, Outcome]:
-                    # Read here: whoever waited for the turn must not take what came meanwhile for the future.
-                    stamp = self._policy.stamp(user_id, now=self._clock(), tag=tag)
-                    repeated = replay(record, terms, now=stamp.at, policy=self._policy)
-                    if repeated is not None:
-                        return record, repeated
-                    check_seal(record, now=stamp.at)
-                    before = live_cart(record, now=stamp.at)
-                    needs(before)
-                    check_conditions(terms, before)
-                    cart = rule(before, stamp)
-                    answer = status if before is not None or absent_status is None else absent_status
-                    key = key_for(terms, status=answer, now=stamp.at)
-                    return following(record, cart, stamp=stamp, policy=self._policy, key=key), Outcome(cart, answer)
-
+            for _ in range(_MAX_ATTEMPTS):
                 try:
+                    change = partial(self._apply, user_id=user_id, write=write, terms=terms, tag=self._new_tag())
                     return self._store.update(user_id, change)
-                except OldSeal as old:
-                    self._merger.settle(user_id, old.seal)
+                except StaleSeal as stale:
+                    self._merger.resolve(user_id, stale.seal)
         raise CartSealed
 
+    def _apply(
+        self, record: Record | None, *, user_id: str, write: Write, terms: Terms, tag: str
+    ) -> tuple[Record | None, Outcome]:
+        """Return the next record and the outcome: conditions first, in the order of RFC 9110, section 13.2.2."""
+        # The clock is read here: read before waiting for a lock, it could be behind the time of a newer seal.
+        stamp = self._policy.stamp(user_id, now=self._clock(), tag=tag)
+        repeated = replay(record, terms, now=stamp.at, policy=self._policy)
+        if repeated is not None:
+            return record, repeated
+        check_seal(user_id, record, now=stamp.at)
+        before = live_cart(record, now=stamp.at)
+        if write.precheck is not None:
+            write.precheck(before)
+        check_conditions(terms, before)
+        cart = write.change(before, stamp)
+        status = write.status if before is not None else write.status_if_absent
+        key = key_for(terms, status=status, now=stamp.at)
+        after = (record or EMPTY).with_cart(cart).with_key(key)
+        return next_record(record, after, stamp=stamp, policy=self._policy), Outcome(cart, status)
 
-def _there(cart: Cart | None) -> Cart:
+
+def _require_cart(cart: Cart | None) -> Cart:
     if cart is None:
         raise CartNotFound
     return cart
+
+
+def _require_item(cart: Cart | None, *, item_id: str) -> Item:
+    return carts.find(_require_cart(cart), item_id)
+
+
+_REMOVE = Write(lambda _cart, _stamp: None, _require_cart, status=204)

@@ -17,7 +17,7 @@ from cartsvc.record import Key, Seal, find_key, live_cart
 if TYPE_CHECKING:
     from cartsvc.record import Policy, Record
 
-SEAL_LIFE = 5_000  # milliseconds a merge may take before others settle it
+SEAL_TIMEOUT_MS = 5_000  # a merge may take this long before the next write to its source resolves it
 
 ANY = frozenset('"')  # stands for a bare *; a quote is what no entity tag can hold, though "*" is one
 
@@ -42,10 +42,11 @@ class Outcome(Struct, frozen=True):
     replayed: bool = False
 
 
-class OldSeal(Exception):
-    """No error: the cart bears a seal that nobody works on any more; the caller settles it and tries again."""
+class StaleSeal(Exception):
+    """The cart of ``user_id`` bears the seal of a merge that was interrupted: resolve it, then try again."""
 
-    def __init__(self, seal: Seal) -> None:
+    def __init__(self, user_id: str, seal: Seal) -> None:
+        self.user_id = user_id
         self.seal = seal
         super().__init__(seal.merge_id)
 
@@ -65,17 +66,18 @@ def key_for(terms: Terms, *, status: int, now: int) -> Key | None:
     return None if terms.key is None else Key(terms.key, terms.request, status, now)
 
 
-def check_seal(record: Record | None, *, now: int) -> None:
-    """Raise CartSealed while a merge is at work on this cart, and OldSeal when one was left unfinished.
+def check_seal(user_id: str, record: Record | None, *, now: int) -> None:
+    """Raise CartSealed while a merge is at work on this cart, and StaleSeal when one was interrupted.
 
-    A seal from the future is an old one: another machine's clock is ahead, and settling is always safe.
+    The time decides only how long others wait. A seal from the future counts as stale, because the clock of the server
+    that made it is ahead; resolving a merge that is still at work aborts it and loses nothing.
     """
     seal = record.seal if record is not None else None
     if seal is None:
         return
-    if 0 <= now - seal.at <= SEAL_LIFE:
+    if 0 <= now - seal.at <= SEAL_TIMEOUT_MS:
         raise CartSealed
-    raise OldSeal(seal)
+    raise StaleSeal(user_id, seal)
 
 
 def check_conditions(terms: Terms, cart: Cart | None) -> None:

@@ -16,7 +16,7 @@ settings.register_profile("ci", max_examples=200, stateful_step_count=50, deadli
 settings.register_profile("soak", max_examples=1500, stateful_step_count=50, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
-pytest.register_assert_rewrite("store_contract")  # its asserts are to tell as much as those of test files
+pytest.register_assert_rewrite("store_contract", "merge_scenario")  # their asserts show values as those of tests do
 
 
 @pytest.fixture

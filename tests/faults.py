@@ -1,9 +1,10 @@
-"""A store that fails where a test says so: the process dies at a write, or somebody else gets in between."""
+"""A store that fails where a test plans it: a crash, an error, another request in between, a late write."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from cartsvc.errors import OutcomeUnknown
 from cartsvc.stores.base import CartStore, Reach, T
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ class FaultyStore(CartStore):
 
     ``before[n]`` is called before the nth update and ``after[n]`` once it has committed; they may raise Crash, or use
     the store themselves, as other processes would in between (such updates are not counted).
+
+    The write of update ``late`` is on its way until :meth:`deliver`, and its answer is lost: OutcomeUnknown.
     """
 
     reach: ClassVar[Reach] = Reach.PROCESS
@@ -29,17 +32,21 @@ class FaultyStore(CartStore):
         self.inner = inner
         self.before: dict[int, Callable[[], None]] = {}
         self.after: dict[int, Callable[[], None]] = {}
+        self.late: int | None = None
         self.updates = 0
         self._counting = True
+        self._under_way: tuple[str, Record | None, Record | None] | None = None
 
     def plan(
         self,
         *,
         before: dict[int, Callable[[], None]] | None = None,
         after: dict[int, Callable[[], None]] | None = None,
+        late: int | None = None,
     ) -> None:
         """Start counting anew, with these faults."""
         self.updates = 0
+        self.late = late
         self.before, self.after = before or {}, after or {}
 
     def get(self, user_id: str) -> Record | None:
@@ -53,9 +60,24 @@ class FaultyStore(CartStore):
         self.updates += 1
         number = self.updates
         self._happen(self.before, number)
+        if number == self.late:
+            old = self.inner.get(user_id)
+            self._under_way = (user_id, old, change(old)[0])
+            raise OutcomeUnknown
         answer = self.inner.update(user_id, change)
         self._happen(self.after, number)
         return answer
+
+    def deliver(self) -> bool:
+        """Let the late write arrive, as compare-and-set on the tag; return whether it was applied."""
+        assert self._under_way is not None
+        user_id, old, new = self._under_way
+
+        def change(record: Record | None) -> tuple[Record | None, bool]:
+            matches = (record and record.tag) == (old and old.tag)
+            return (new if matches else record), matches
+
+        return self.inner.update(user_id, change)
 
     def scan(self) -> Iterator[tuple[str, Record]]:
         """Go through all."""

@@ -27,6 +27,14 @@ class Refused(Exception):
         super().__init__(kind)
 
 
+class Stale(Exception):
+    """The cart of this user bears an old seal, to be resolved."""
+
+    def __init__(self, user: str) -> None:
+        self.user = user
+        super().__init__(user)
+
+
 class Told(NamedTuple):
     """What the client is told; ``cart`` None stands for an absent one."""
 
@@ -79,7 +87,7 @@ class Seal:
 
 @dataclass(frozen=True)
 class Mark:
-    """What became of a merge, and until when that is known."""
+    """One merge into a cart: pending or done, and the time from which on a write may drop it."""
 
     done: bool
     until: int
@@ -141,11 +149,13 @@ class Model:
                 yield "after"
                 return Told(known.status, replayed=True, cart=self.cart(request.user))
             if self._is_sealed(user):
-                yield from self._settle(request.user)
+                yield from self._resolve(request.user)
                 continue
             before = self.cart(request.user)
             told = self._change(request, before)
             self._remember(request, told.status)
+            if request.key is not None or self.cart(request.user) is not before:
+                self._written(request.user)
             yield "after"
             return told
 
@@ -260,58 +270,86 @@ class Model:
 
     # ---- merges ----
 
-    def _merge(self, request: Request, source: str, strategy: str) -> Steps:  # noqa: C901 - the protocol in one piece
-        target = request.user
-        while True:
+    def _merge(self, request: Request, source: str, strategy: str) -> Steps:
+        for _ in range(8):
             known = self._replayed(request)
             if known is not None:
-                seal = self._user(source).seal
-                mark = self._mark(target, seal.merge) if seal is not None and seal.target == target else None
-                if seal is not None and mark is not None and mark.done:
-                    yield from self._finish(source, seal, done=True)
-                return Told(known.status, replayed=True, cart=self.cart(target))
-            yield "before"
-            giver = self._user(source)
-            cart = self.cart(source)
-            if cart is not None and (giver.seal is None or giver.seal.target != target):
-                if self._is_sealed(giver):
-                    yield from self._settle(source)
-                    continue
-                giver.seal = Seal(next(self._numbers), target, strategy, self.now)
-            seal = giver.seal if cart is not None else None
+                yield from self._finish_replay(request.user, source)
+                return Told(known.status, replayed=True, cart=self.cart(request.user))
+            try:
+                seal = yield from self._take_source(source, request.user, strategy)
+                told = yield from self._move(request, source, seal)
+            except Stale as stale:
+                yield from self._resolve(stale.user)
+                continue
+            if told is not None:
+                return told
+        raise Refused("MergeAborted")
+
+    def _take_source(self, source: str, target: str, strategy: str) -> Generator[str, None, Seal | None]:
+        """Steps 1 and 2, unless the source bears the seal of the same merge; None without a cart. Raises Stale."""
+        giver = self._user(source)
+        if self.cart(source) is None:
+            return None
+        if giver.seal is not None and (giver.seal.target, giver.seal.strategy) == (target, strategy):
+            return giver.seal
+        self._check_seal(source)
+        merge = next(self._numbers)
+        yield "before"
+        self._check_seal(target)
+        self._user(target).marks[merge] = Mark(done=False, until=self.now + DAY)
+        self._written(target)
+        yield "after"
+        yield "before"
+        giver.seal = Seal(merge, target, strategy, self.now)
+        self._written(source)
+        yield "after"
+        return giver.seal
+
+    def _move(self, request: Request, source: str, seal: Seal | None) -> Generator[str, None, Told | None]:
+        """Steps 3 and 4; None if the merge was aborted. Raises Refused, Stale."""
+        target = request.user
+        cart = self.cart(source)
+        yield "before"
+        if seal is None or cart is None:
+            self._check_seal(target)
+            self._conditions(request, self.cart(target))
+            self._remember(request, 200)
+            if request.key is not None:
+                self._written(target)
             yield "after"
-            yield "before"
-            if seal is None or cart is None:
-                if self._is_sealed(self._user(target)):
-                    yield from self._settle(target)
-                    continue
-                self._conditions(request, self.cart(target))
-                self._remember(request, 200)
-                yield "after"
-                return Told(200, replayed=False, cart=self.cart(target))
-            mark = self._mark(target, seal.merge)
-            refusal = "MergeAborted" if mark is not None and not mark.done else None
-            if mark is None:
-                if self._seal_is_old(self._user(target)):
-                    yield from self._settle(target)
-                    continue
-                try:
-                    self._take_over(request, cart, seal)
-                except Refused as refused:
-                    refusal = refused.kind
-                    self._user(target).marks[seal.merge] = Mark(done=False, until=self.now + 60_000)
-            elif mark.done:
-                self._remember(request, 200)
-            yield "after"
-            yield from self._finish(source, seal, done=refusal is None)
-            if refusal is not None:
-                raise Refused(refusal)
             return Told(200, replayed=False, cart=self.cart(target))
+        marks = self._user(target).marks
+        mark = marks.get(seal.merge)
+        refused = None
+        if mark is not None and not mark.done:
+            try:
+                self._check_seal(target)
+                self._take_over(request, cart, seal)
+            except Refused as error:
+                refused = error
+                del marks[seal.merge]
+            self._written(target)
+        elif mark is not None:
+            self._remember(request, 200)
+            if request.key is not None:
+                self._written(target)
+        yield "after"
+        yield from self._finish(source, seal, done=mark is not None and refused is None)
+        if refused is not None:
+            raise refused
+        return Told(200, replayed=False, cart=self.cart(target)) if mark is not None else None
+
+    def _finish_replay(self, target: str, source: str) -> Generator[str, None, None]:
+        """Step 4 of a merge whose answer was lost."""
+        seal = self._user(source).seal
+        mark = self._user(target).marks.get(seal.merge) if seal is not None and seal.target == target else None
+        if seal is not None and mark is not None and mark.done:
+            yield from self._finish(source, seal, done=True)
 
     def _take_over(self, request: Request, source: Cart, seal: Seal) -> None:
-        """Step 2: the items go into the target, under a mark. Raises Refused."""
+        """The change of step 3: the items go into the target, and the mark is done. Raises Refused."""
         target = self._user(request.user)
-        self._is_sealed(target)
         before = self.cart(request.user)
         self._conditions(request, before)
         ours = dict(before.items) if before is not None and seal.strategy != "replace" else {}
@@ -331,20 +369,21 @@ class Model:
             raise Refused("CurrencyMismatch")
         self._limits(items)
         self._put(request.user, before, items, money or source.currency)
-        target.marks[seal.merge] = Mark(done=True, until=max(source.expires_at, self.now + 60_000))
+        target.marks[seal.merge] = Mark(done=True, until=source.expires_at + DAY)
         self._remember(request, 200)
 
-    def _settle(self, name: str) -> Generator[str, None, None]:
-        """Ask the target what became of the merge, call it off if nobody knows, and take the seal off."""
+    def _resolve(self, name: str) -> Generator[str, None, None]:
+        """Abort the merge of an old seal, or finish it if its items have been moved."""
         seal = self._user(name).seal
         assert seal is not None
         yield "before"
-        mark = self._mark(seal.target, seal.merge)
-        if mark is None:
-            mark = Mark(done=False, until=self.now + 60_000)
-            self._user(seal.target).marks[seal.merge] = mark
+        marks = self._user(seal.target).marks
+        mark = marks.get(seal.merge)
+        if mark is not None and not mark.done:
+            del marks[seal.merge]
+            self._written(seal.target)
         yield "after"
-        yield from self._finish(name, seal, done=mark.done)
+        yield from self._finish(name, seal, done=mark is not None and mark.done)
 
     def _finish(self, name: str, seal: Seal, *, done: bool) -> Generator[str, None, None]:
         yield "before"
@@ -353,23 +392,27 @@ class Model:
             user.seal = None
             if done:
                 user.cart = None
+            self._written(name)
         yield "after"
 
-    def _mark(self, name: str, merge: int) -> Mark | None:
-        mark = self._user(name).marks.get(merge)
-        return mark if mark is not None and mark.until > self.now else None
-
-    def _seal_is_old(self, user: User) -> bool:
-        return user.seal is not None and self.now - user.seal.at > 5_000
+    def _check_seal(self, name: str) -> None:
+        """Raise Refused while the seal is young, and Stale when it is old."""
+        if self._is_sealed(self._user(name)):
+            raise Stale(name)
 
     def _is_sealed(self, user: User) -> bool:
-        """Whether there is a seal to settle. Raises Refused while it is young."""
-        if user.seal is not None and not self._seal_is_old(user):
+        """Return whether there is an old seal. Raises Refused while it is young."""
+        if user.seal is not None and self.now - user.seal.at <= 5_000:
             raise Refused("CartSealed")
         return user.seal is not None
 
+    def _written(self, name: str) -> None:
+        """Drop the marks whose time is over, as each write of the record does."""
+        user = self._user(name)
+        user.marks = {merge: mark for merge, mark in user.marks.items() if mark.until > self.now}
+
     def _user(self, name: str) -> User:
-        """What is known of this user; nothing, once all of it has expired."""
+        """Return what is known of this user; nothing, once all of it has expired."""
         user = self.users.setdefault(name, User())
         ends = [key.at + DAY for key in user.keys] + [mark.until for mark in user.marks.values()]
         if user.cart is not None:

@@ -47,16 +47,9 @@ def racing(threads: int, work: Callable[[int], None]) -> None:
         sys.setswitchinterval(usual)
 
 
-def make_service(
-    store: CartStore,
-    clock: Callable[[], int],
-    *,
-    policy: Policy = _POLICY,
-    monotonic: Callable[[], float] | None = None,
-) -> CartService:
-    """A service on this store. Without ``monotonic`` its monotonic clock goes with ``clock``."""
-    seconds = monotonic or (lambda: clock() / 1000)
-    merger = Merger(store, policy=policy, clock=clock, monotonic=seconds, new_tag=_tags.__next__)
+def make_service(store: CartStore, clock: Callable[[], int], *, policy: Policy = _POLICY) -> CartService:
+    """Return a service on this store and clock."""
+    merger = Merger(store, policy=policy, clock=clock, new_tag=_tags.__next__)
     return CartService(
         store, merger, policy=policy, clock=clock, new_tag=_tags.__next__, new_guest=map(str, count(1)).__next__
     )

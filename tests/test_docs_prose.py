@@ -57,8 +57,6 @@ NOT_YET = {
     "cartsvc/stores/valkey.py",
     "cartsvc/terms.py",
     "docs/decisions/0006-answers-are-written-by-msgspec.md",
-    "docs/decisions/0009-merging-in-three-steps.md",
-    "docs/decisions/0013-the-clock-and-the-broom.md",
     "docs/decisions/README.md",
     "gunicorn.conf.py",
 }

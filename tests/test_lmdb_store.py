@@ -19,6 +19,7 @@ import lmdb
 import pytest
 from clock import FakeClock
 from lmdb_child import Child, add_one, name
+from msgspec import structs
 from store_contract import DAY, LastingStoreContract, RefusedError, a_record, put, remove
 
 from cartsvc import record as records
@@ -422,8 +423,14 @@ def test_a_full_store_can_be_read_and_emptied(small: LmdbStore, clock: FakeClock
     assert dict(small.scan()) == kept
     kept[user] = put(small, user, of_size(clock, 900))
     mark = Mark("m" * 20, "s" * 20, True, clock(), clock() + DAY)  # noqa: FBT003 - the struct's own field
-    for n in range(50):
-        kept[f"tomb-{n}"] = put(small, f"tomb-{n}", Record(f"t{n}", None, (), (mark,), None, clock() + DAY))
+
+    def mark_absent_carts() -> None:
+        for n in range(1000):
+            kept[f"new-{n}"] = put(small, f"new-{n}", Record("t", None, (), (mark,), None, clock() + DAY))
+
+    with pytest.raises(StoreFull):
+        mark_absent_carts()
+    kept[user] = put(small, user, structs.replace(kept[user], tag="marked", marks=(mark,)))
     small.ping()
     for each in others:
         remove(small, each)

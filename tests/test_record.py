@@ -1,4 +1,4 @@
-"""Holds the record's bytes to what was put in."""
+"""Tests of what a record becomes when it is changed, and of its bytes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,24 @@ import pytest
 import strategies
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
-from cartsvc.cart import Cart
+from cartsvc.cart import Cart, Stamp
 from cartsvc.errors import RecordUnreadable
-from cartsvc.record import Key, Mark, Record, Seal, decode, encode, live_cart
+from cartsvc.record import (
+    CLOCK_MARGIN_MS,
+    DAY_MS,
+    EMPTY,
+    Key,
+    Mark,
+    Policy,
+    Record,
+    Seal,
+    decode,
+    encode,
+    live_cart,
+    next_record,
+)
 
 CART = Cart("e", 1, (), None, 10, 10, 100)
 RECORD = Record("t", CART, (), (), None, 100)
@@ -125,3 +139,146 @@ def test_damage_that_reads_as_endless_nesting_is_refused() -> None:
 def test_a_cart_lives_until_its_time(record: Record | None, now: int, expected: Cart | None) -> None:
     """A cart is there until its expires_at, however long its record is kept for."""
     assert live_cart(record, now=now) is expected
+
+
+# ---- changes ----
+
+NOW = 1_000_000
+POLICY = Policy(max_keys=3, key_ttl=1_000)
+STAMP = Stamp(at=NOW, etag="new", expires_at=NOW + 1)
+SEAL = Seal("m", "t", "sum", NOW)
+PENDING = Mark("m", "s", done=False, at=NOW, source_expires_at=NOW + 5)
+DONE = Mark("m", "s", done=True, at=NOW, source_expires_at=NOW + 5)
+LIVE = structs.replace(CART, expires_at=NOW + 300)
+FULL = Record("old", LIVE, (Key(b"k", b"r", 200, NOW),), (DONE, Mark("n", "s", False, NOW, 0)), SEAL, 0)  # noqa: FBT003
+
+
+def key(number: int, *, at: int = NOW) -> Key:
+    """Return a key that was accepted at this time."""
+    return Key(bytes([number]), b"r", 200, at)
+
+
+def written(new: Record, old: Record | None = FULL) -> Record:
+    """Return what the store keeps after this change."""
+    record = next_record(old, new, stamp=STAMP, policy=POLICY)
+    assert record is not None
+    return record
+
+
+@given(strategies.records)
+def test_changes_that_change_nothing_are_identity(record: Record) -> None:
+    """The same object comes back, and is not written."""
+    absent = "".join(mark.merge_id for mark in record.marks) + "absent"
+    assert record.with_cart(record.cart) is record
+    assert record.with_key(None) is record
+    assert record.without_marks(()) is record
+    assert record.without_marks({absent}) is record
+    opened = structs.replace(record, seal=None)
+    assert opened.without_seal() is opened
+    assert next_record(record, record, stamp=STAMP, policy=POLICY) is record
+
+
+def test_absent_record_that_stays_absent() -> None:
+    """EMPTY stands for it: unchanged it is None, and is not written."""
+    assert next_record(None, EMPTY, stamp=STAMP, policy=POLICY) is None
+    assert next_record(None, EMPTY.with_key(None).with_cart(None), stamp=STAMP, policy=POLICY) is None
+
+
+@pytest.mark.parametrize("old", [None, FULL])
+def test_written_record_has_a_new_tag(old: Record | None) -> None:
+    """The tag is the stamp's, and the ETag of the cart stays."""
+    record = written(EMPTY.with_cart(LIVE), old)
+    assert (record.tag, record.cart) == ("new", LIVE)
+
+
+@pytest.mark.parametrize("old", [None, FULL])
+def test_nothing_left_is_none(old: Record | None) -> None:
+    """A record whose cart, keys and marks are gone or expired is removed from the store."""
+    nothing = EMPTY.with_key(key(1, at=NOW - 1_000)).with_mark(structs.replace(PENDING, at=NOW - DAY_MS))
+    assert next_record(old, nothing, stamp=STAMP, policy=POLICY) is None
+    assert next_record(old, structs.replace(EMPTY, tag="emptied"), stamp=STAMP, policy=POLICY) is None
+
+
+def test_seal_is_dropped_with_the_cart() -> None:
+    """Without a cart nothing is sealed; a changed cart stays sealed."""
+    assert FULL.with_cart(None).seal is None
+    assert FULL.with_cart(CART).seal is SEAL
+    assert (FULL.without_seal().seal, FULL.without_seal().cart) == (None, LIVE)
+    assert FULL.without_seal().with_seal(SEAL) == FULL
+    assert written(FULL.with_cart(None)).seal is None
+
+
+def test_mark_replaces_that_of_the_same_merge() -> None:
+    """A done mark takes the place of the pending one; marks of other merges stay."""
+    record = EMPTY.with_mark(PENDING).with_mark(structs.replace(PENDING, merge_id="n")).with_mark(DONE)
+    assert [(mark.merge_id, mark.done) for mark in record.marks] == [("n", False), ("m", True)]
+    assert (record.find_mark("m"), record.find_mark("absent")) == (DONE, None)
+    assert [mark.merge_id for mark in record.without_marks({"m"}).marks] == ["n"]
+    assert record.without_marks({"m", "n"}).marks == ()
+
+
+def test_mark_is_found_however_old_it_is() -> None:
+    """The time of a mark decides only when a write drops it."""
+    assert EMPTY.with_mark(structs.replace(PENDING, at=-(10**12))).find_mark("m") is not None
+
+
+@pytest.mark.parametrize(("mark", "expires_at"), [(PENDING, NOW + CLOCK_MARGIN_MS), (DONE, NOW + 5 + CLOCK_MARGIN_MS)])
+def test_mark_expires_a_day_late(mark: Mark, expires_at: int) -> None:
+    """A pending mark a day after it was made, a done mark a day after its source; then a write drops it."""
+    assert CLOCK_MARGIN_MS == DAY_MS
+    assert mark.expires_at == expires_at
+    record = EMPTY.with_mark(mark).with_cart(structs.replace(LIVE, expires_at=10**12))
+    for at, marks in ((expires_at - 1, (mark,)), (expires_at, ())):
+        stamp = Stamp(at=at, etag="new", expires_at=0)
+        kept = next_record(FULL, record, stamp=stamp, policy=POLICY)
+        assert kept is not None
+        assert kept.marks == marks
+
+
+def test_keys_are_bounded() -> None:
+    """The last ones are kept, as many as the settings say, and no expired one."""
+    record = EMPTY
+    for number in range(6):
+        record = record.with_key(key(number))
+    assert [each.key for each in written(record).keys] == [b"\x03", b"\x04", b"\x05"]
+    expired = EMPTY.with_key(key(1, at=NOW - 999)).with_key(key(2, at=NOW - 1_000)).with_key(key(3))
+    assert [each.key for each in written(expired).keys] == [b"\x01", b"\x03"]
+
+
+@pytest.mark.parametrize(
+    ("record", "expires_at"),
+    [
+        (EMPTY.with_cart(LIVE), NOW + 300),
+        (EMPTY.with_key(key(1)), NOW + 1_000),
+        (EMPTY.with_cart(LIVE).with_key(key(1)), NOW + 1_000),
+        (EMPTY.with_cart(LIVE).with_key(key(1, at=NOW - 900)), NOW + 300),
+        (EMPTY.with_key(key(1)).with_key(key(2, at=NOW - 5)), NOW + 1_000),
+        (EMPTY.with_cart(LIVE).with_mark(PENDING), NOW + DAY_MS),
+        (EMPTY.with_mark(DONE).with_key(key(1)), NOW + 5 + DAY_MS),
+        (EMPTY.with_cart(structs.replace(LIVE, expires_at=NOW + 2 * DAY_MS)).with_mark(DONE), NOW + 2 * DAY_MS),
+    ],
+)
+def test_record_expires_with_its_last_part(record: Record, expires_at: int) -> None:
+    """The latest of the times of its cart, keys and marks."""
+    assert written(record).expires_at == expires_at
+
+
+def test_keys_that_exceed_the_bound_do_not_count() -> None:
+    """A key that is dropped does not keep the record."""
+    keys = [key(1, at=NOW + 500), key(2), key(3), key(4)]
+    record = EMPTY
+    for each in keys:
+        record = record.with_key(each)
+    assert written(record).expires_at == NOW + 1_000
+
+
+@given(strategies.records, st.none() | strategies.records)
+def test_written_records_hold_together(new: Record, old: Record | None) -> None:
+    """Whatever is written: no more keys than allowed, nothing expired, and an end that is the latest of its parts."""
+    record = next_record(old, new, stamp=STAMP, policy=POLICY)
+    if record is None or record is old:
+        return
+    ends = [each.at + POLICY.key_ttl for each in record.keys] + [mark.expires_at for mark in record.marks]
+    assert len(record.keys) <= POLICY.max_keys
+    assert all(end > NOW for end in ends)
+    assert record.expires_at == max(ends + ([record.cart.expires_at] if record.cart else []))

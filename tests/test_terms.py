@@ -84,8 +84,8 @@ def tag(*tags: str) -> frozenset[str]:
 
 
 def seal(shop: Shop, user: str, *, target: str = "elsewhere") -> None:
-    """Begin to merge the user's cart away, and die."""
-    shop.store.plan(after={1: crash})
+    """Begin to merge the user's cart away, and crash after its second step."""
+    shop.store.plan(after={2: crash})
     with pytest.raises(Crash):
         shop.service.merge(target, user, "sum", terms=NONE)
     shop.store.plan()

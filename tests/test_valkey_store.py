@@ -725,18 +725,18 @@ def test_a_full_server_takes_what_makes_carts_smaller(store: ValkeyStore, admin:
         for call in (
             store.ping,
             lambda: put(store, "new", small),
+            lambda: put(store, "new", marked),
             lambda: put(store, "stays", a_record(clock, note="x" * 1001)),
         ):
             assert kind_of(call) is StoreFull
         admin.script_flush()  # it is given again even now
         put(store, "shrinks", small)
         put(store, "buried", Record("t", None, (), (), None, clock() + DAY))
-        put(store, "marks", marked)
+        put(store, "buried", marked)
         remove(store, "removed")
         assert {user_id: record.cart for user_id, record in store.scan()} == {
             "shrinks": small.cart,
             "buried": None,
-            "marks": None,
             "stays": large.cart,
         }
         store.erase("stays")

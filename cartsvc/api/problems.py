@@ -41,7 +41,7 @@ OF_ERROR: dict[type[errors.CartsvcError], Problem] = {
     errors.LimitExceeded: Problem(409, "limit-exceeded", "A limit of the cart would be exceeded"),
     errors.CurrencyMismatch: Problem(409, "currency-mismatch", "Another currency than the cart's"),
     errors.CartSealed: Problem(409, "cart-sealed", "The cart is being merged", (("Retry-After", "5"),)),
-    errors.MergeAborted: Problem(409, "merge-aborted", "The merge was called off"),
+    errors.MergeAborted: Problem(409, "merge-aborted", "The merge was aborted"),
     errors.PreconditionFailed: Problem(412, "precondition-failed", "The cart is in another state"),
     errors.KeyReused: Problem(422, "idempotency-key-reused", "The Idempotency-Key stood on another request"),
     errors.TooManyMerges: Problem(429, "too-many-merges", "Too many merges into this cart", (("Retry-After", "60"),)),

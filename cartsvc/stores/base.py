@@ -86,11 +86,11 @@ class CartStore(ABC):
 def is_duty(old: Record | None, new: Record) -> bool:
     """Whether this is written even when the store is full: all but what makes a cart larger, or a new one.
 
-    So a cart can be removed, made smaller and settled, though a key or a mark may take more than what goes. A cart has
-    only so many of them; and the mark of a refused merge into an absent cart goes after a minute.
+    So a cart can be removed, made smaller, sealed and opened again, though a key or a mark may take more than what is
+    removed: a cart has a bounded number of them.
     """
     if old is None:
-        return new.cart is None and bool(new.marks)
+        return False
     if new.cart is None or old.cart is None:
         return new.cart is None
     return size(new.cart.items) <= size(old.cart.items)

@@ -9,7 +9,7 @@ from client import make_client, pointers, problem, state
 from msgspec import structs
 
 from cartsvc.cart import Limits
-from cartsvc.record import Seal
+from cartsvc.record import Mark, Seal
 from cartsvc.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
@@ -361,21 +361,27 @@ def store(clock: FakeClock) -> MemoryStore:
 
 @pytest.fixture
 def sealed(store: MemoryStore, clock: FakeClock) -> Client:
-    """A client; a merge of guest-1 into alice has stopped after its first step."""
+    """Return a client; a merge of guest-1 into alice has stopped after its second step."""
     client = make_client(store=store)
     put(client, "alice", line("a", 1))
     put(client, "guest-1", line("a", 2))
     seal(store, "guest-1", clock.now)
+    mark(store, "alice", Mark("merge-1", "guest-1", done=False, at=clock.now, source_expires_at=clock.now + MINUTE))
     return client
 
 
-def seal(store: MemoryStore, user_id: str, at: int, target: str = "alice", strategy: Strategy = "sum") -> None:
-    """Leave a seal there, of a merge whose second step never came."""
+def seal(store: MemoryStore, user_id: str, at: int, strategy: Strategy = "sum") -> None:
+    """Leave a seal there, of a merge into alice whose third step never came."""
 
     def change(record: Any) -> tuple[Any, None]:
-        return structs.replace(record, tag=f"tag-{at}", seal=Seal("merge-1", target, strategy, at)), None
+        return structs.replace(record, tag=f"tag-{at}", seal=Seal("merge-1", "alice", strategy, at)), None
 
     store.update(user_id, change)
+
+
+def mark(store: MemoryStore, user_id: str, *marks: Mark) -> None:
+    """Leave these marks there."""
+    store.update(user_id, lambda record: (structs.replace(record, tag="marked", marks=marks), None))
 
 
 WRITES = [
@@ -414,20 +420,26 @@ def test_a_seal_from_the_future_is_settled(sealed: Client, store: MemoryStore, c
     assert sealed.post("/cart/guest-1", json=line("a", 1)).json["total_quantity"] == 3
 
 
-def test_a_merge_is_taken_up(sealed: Client) -> None:
-    """The same target again finishes it, however young the seal is."""
+def test_repeated_merge_is_resumed(sealed: Client) -> None:
+    """The same target and strategy finish it, however young the seal is."""
     assert sealed.post(MERGE, json=GUEST).json["total_quantity"] == 3
     assert state(sealed, "guest-1")[0] is None
 
 
-def test_a_merge_is_taken_up_as_it_began(sealed: Client, store: MemoryStore, clock: FakeClock) -> None:
-    """Under the strategy of the seal, whatever the repetition says: half a merge of each kind would be neither."""
-    seal(store, "guest-1", clock.now, strategy="replace")
-    assert sealed.post(MERGE, json=GUEST | {"strategy": "keep"}).json["total_quantity"] == 2
+@pytest.mark.parametrize(("strategy", "total"), [("max", 2), ("keep", 1), ("replace", 2)])
+def test_merge_with_another_strategy(sealed: Client, clock: FakeClock, strategy: str, total: int) -> None:
+    """409 while the seal is young; afterwards the first merge is aborted, and this one is done as it says."""
+    before = both(sealed)
+    refused = sealed.post(MERGE, json=GUEST | {"strategy": strategy})
+    assert (problem(refused), refused.headers["Retry-After"]) == ((409, "cart-sealed"), "5")
+    assert both(sealed) == before
+    clock.advance(5_001)
+    assert sealed.post(MERGE, json=GUEST | {"strategy": strategy}).json["total_quantity"] == total
+    assert state(sealed, "guest-1")[0] is None
 
 
 def test_a_sealed_cart_is_merged_nowhere_else(sealed: Client, clock: FakeClock) -> None:
-    """409 while the seal is young; afterwards the first merge is called off and the second one done."""
+    """409 while the seal is young; afterwards the first merge is aborted and the second one done."""
     put(sealed, "bob", line("a", 10))
     refused = sealed.post("/cart/bob/merge", json=GUEST)
     assert (problem(refused), refused.headers["Retry-After"]) == ((409, "cart-sealed"), "5")
@@ -447,7 +459,7 @@ def test_nothing_is_merged_into_a_sealed_cart(sealed: Client) -> None:
 
 
 def test_a_removed_target_settles_a_seal_too(sealed: Client, clock: FakeClock) -> None:
-    """The target of an unfinished merge is gone: its tombstone says that the merge is called off."""
+    """The target of an interrupted merge was removed: the merge is aborted."""
     sealed.delete("/cart/alice")
     clock.advance(5_001)
     assert sealed.post("/cart/guest-1", json=line("a", 1)).json["total_quantity"] == 3
@@ -457,39 +469,44 @@ def test_a_removed_target_settles_a_seal_too(sealed: Client, clock: FakeClock) -
 # ---- too many ----
 
 
-def test_too_many_merges(clock: FakeClock) -> None:
-    """The 65th into one cart is 429 with Retry-After: no mark is dropped that somebody may ask for. A minute later
-    there is room again; the source stays whole meanwhile.
-    """
-    client = make_client()
+def test_many_merges_into_one_cart(client: Client) -> None:
+    """The marks of 64 merges are there, and none of them is needed any more: the 65th is accepted at once."""
     put(client, "alice", line("a", 1))
-    for number in range(64):
+    for number in range(130):
         put(client, f"guest-{number}", line("a", 1))
-        assert client.post(MERGE, json={"from_user_id": f"guest-{number}"}).status_code == 200
-    put(client, "guest-64", line("a", 1))
-    before = state(client), state(client, "guest-64")
-    last = {"from_user_id": "guest-64"}
-    refused = client.post(MERGE, json=last)
-    assert (problem(refused), refused.headers["Retry-After"]) == ((429, "too-many-merges"), "60")
-    assert (state(client), state(client, "guest-64")) == before
-    assert client.post("/cart/guest-64", json=line("a", 1)).status_code == 200
-    assert client.post("/cart/alice", json=line("a", 1)).status_code == 200
-    clock.advance(MINUTE - 1)
-    assert problem(client.post(MERGE, json=last)) == (429, "too-many-merges")
-    clock.advance(1)
-    assert client.post(MERGE, json=last).json["total_quantity"] == 68
+        answer = client.post(MERGE, json={"from_user_id": f"guest-{number}"})
+        assert (answer.status_code, answer.json["total_quantity"]) == (200, number + 2)
 
 
-def test_a_key_is_replayed_though_there_are_too_many(clock: FakeClock) -> None:
-    """A repetition adds no mark, so nothing refuses it."""
-    client = make_client()
-    headers = {"Idempotency-Key": "k"}
-    for number in range(64):
-        put(client, f"guest-{number}", line("a", 1))
-        sent = headers if number == 63 else {}
-        assert client.post(MERGE, json={"from_user_id": f"guest-{number}"}, headers=sent).status_code == 200
-    clock.advance(1)
-    put(client, "guest-64", line("a", 1))
-    assert problem(client.post(MERGE, json={"from_user_id": "guest-64"})) == (429, "too-many-merges")
-    again = client.post(MERGE, json={"from_user_id": "guest-63"}, headers=headers)
-    assert (again.headers[REPLAYED], again.json["total_quantity"]) == ("true", 64)
+@pytest.fixture
+def crowded(store: MemoryStore, clock: FakeClock) -> Client:
+    """Return a client; 64 merges into alice have begun just now."""
+    client = make_client(store=store)
+    client.post("/cart/alice", json=line("a", 1), headers={"Idempotency-Key": "k"})
+    marks = [Mark(f"m-{n}", f"g-{n}", done=False, at=clock.now, source_expires_at=clock.now) for n in range(64)]
+    mark(store, "alice", *marks)
+    put(client, "guest-1", line("a", 1))
+    return client
+
+
+def test_too_many_merges_at_once(crowded: Client, clock: FakeClock) -> None:
+    """429 with Retry-After, and both carts take other writes. A minute later what was abandoned makes room."""
+    before = both(crowded)
+    for _ in range(2):
+        refused = crowded.post(MERGE, json=GUEST)
+        assert (problem(refused), refused.headers["Retry-After"]) == ((429, "too-many-merges"), "60")
+        assert both(crowded) == before
+        clock.advance(MINUTE - 1)
+    assert crowded.post("/cart/guest-1", json=line("a", 1)).status_code == 200
+    assert crowded.post("/cart/alice", json=line("a", 1)).status_code == 200
+    clock.advance(-MINUTE + 2)
+    assert crowded.post(MERGE, json=GUEST).json["total_quantity"] == 4
+
+
+def test_replay_though_there_are_too_many(crowded: Client) -> None:
+    """A repetition needs no mark, so it is answered."""
+    merged = {"from_user_id": "absent"}
+    headers = {"Idempotency-Key": "merge"}
+    assert crowded.post(MERGE, json=merged, headers=headers).status_code == 200
+    again = crowded.post(MERGE, json=merged, headers=headers)
+    assert (again.headers[REPLAYED], again.json["total_quantity"]) == ("true", 1)

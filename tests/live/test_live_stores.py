@@ -156,7 +156,7 @@ def merges(client: Persistent, number: int) -> Iterator[tuple[str, str]]:
 
 
 def until_accepted(client: Persistent, path: str, body: object, key: str) -> dict[str, Any]:
-    """POST this until it is accepted: while a cart is being merged, and when a merge was called off, it is not."""
+    """POST this until it is accepted: while a cart is being merged, and when a merge was aborted, it is not."""
     deadline = time.monotonic() + SECONDS
     while True:
         answer = client.call("POST", path, body, Idempotency_Key=key)
