@@ -45,6 +45,10 @@ _COUNTER_SECONDS = 0.25  # that a request may wait to be counted
 _NO_SNIFFING = ("X-Content-Type-Options", "nosniff")
 
 
+def _clock() -> int:
+    return time.time_ns() // 1_000_000
+
+
 class _NoSessions(SessionInterface):
     """Nobody has a session here; Flask would look for one at each request."""
 
@@ -93,20 +97,33 @@ class _Proxies(ProxyFix):
         return values[-trusted].strip() if 0 < trusted <= len(values) else None
 
 
-def create_app(settings: Settings | None = None, *, store: CartStore | None = None) -> Flask:
-    """Make the application: from the environment, or from ``settings`` (and on ``store``) where a test says so.
+def create_app(
+    settings: Settings | None = None,
+    *,
+    store: CartStore | None = None,
+    clock: Callable[[], int] | None = None,
+    wrap_store: Callable[[CartStore], CartStore] | None = None,
+    counter_timeout: float | None = None,
+) -> Flask:
+    """Make the application from ``settings``, or from the environment.
 
-    Raises SettingsError, which names every wrong setting at once, and StoreUnusable.
+    Tests pass the rest: ``store`` instead of the one that the settings name, ``clock`` (milliseconds since the epoch),
+    ``wrap_store`` to see or disturb what the service does with its store, and ``counter_timeout``, the seconds that a
+    request may wait for a shared rate counter. Raises SettingsError, which lists every wrong setting, and
+    StoreUnusable.
     """
     settings = settings or Settings.from_env()
+    clock = clock or _clock
     if store is None:
         store = open_store(
             settings.store,
-            clock=_clock,
+            clock=clock,
             memory_limit=settings.memory_limit,
             readers=settings.readers,
             timeout=settings.store_timeout,
         )
+    if wrap_store is not None:
+        store = wrap_store(store)
     logging.getLogger("cartsvc").setLevel(settings.log_level.upper())
     app = _App("cartsvc", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body
@@ -114,14 +131,15 @@ def create_app(settings: Settings | None = None, *, store: CartStore | None = No
     policy, new_tag = settings.policy, partial(secrets.token_urlsafe, _TAG_BYTES)
     app.extensions["cartsvc"] = CartService(
         store,
-        Merger(store, policy=policy, clock=_clock, new_tag=new_tag),
+        Merger(store, policy=policy, clock=clock, new_tag=new_tag),
         policy=policy,
-        clock=_clock,
+        clock=clock,
         new_tag=new_tag,
         new_guest=partial(secrets.token_urlsafe, _GUEST_BYTES),
     )
-    app.cli.add_command(carts_commands(store, clock=_clock, new_tag=new_tag))
-    Api(app, limits=policy.limits, auth=_auth(settings), rates=_rates(settings))
+    app.cli.add_command(carts_commands(store, clock=clock, new_tag=new_tag))
+    rates = _rates(settings, clock, counter_timeout or _COUNTER_SECONDS)
+    Api(app, limits=policy.limits, auth=_auth(settings, clock), rates=rates)
     if settings.trusted_proxies:
         app.wsgi_app = _Proxies(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
     if settings.cors_origins:
@@ -135,31 +153,27 @@ def create_app(settings: Settings | None = None, *, store: CartStore | None = No
     return app
 
 
-def _auth(settings: Settings) -> Auth | None:
+def _auth(settings: Settings, clock: Callable[[], int]) -> Auth | None:
     config = settings.auth
     if config is None:
         return None
     keys: Keys = FixedKeys(config.keys)
     if config.jwks_url is not None:
         keys = KeySet(fetch_from(config.jwks_url), algorithms=config.algorithms, monotonic=_seconds)
-    return Auth(config, keys=keys, guest_ttl=settings.policy.guest_ttl, clock=_clock)
+    return Auth(config, keys=keys, guest_ttl=settings.policy.guest_ttl, clock=clock)
 
 
-def _rates(settings: Settings) -> Rates | None:
+def _rates(settings: Settings, clock: Callable[[], int], timeout: float) -> Rates | None:
     if settings.rate_limit is None:
         return None
     from cartsvc.api.rates import Rates  # noqa: PLC0415 - it takes 40 ms, and most have no limit
 
-    return Rates(settings.rate_limit, open_scripts(settings.store, clock=_clock, timeout=_COUNTER_SECONDS))
+    return Rates(settings.rate_limit, open_scripts(settings.store, clock=clock, timeout=timeout))
 
 
 def _pattern(origin: str) -> str | re.Pattern[str]:
     """The origin and no other: flask-cors takes the brackets of an IPv6 address for a pattern, and lets others in."""
     return origin if origin == "*" else re.compile(re.escape(origin) + r"\Z", re.IGNORECASE)
-
-
-def _clock() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _seconds() -> float:

@@ -9,7 +9,9 @@ from cartsvc.stores.base import CartStore, Reach, T
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
+    from cartsvc.errors import RecordUnreadable
     from cartsvc.record import Record
 
 
@@ -17,8 +19,53 @@ class Crash(Exception):
     """The process has died here; what was committed stays."""
 
 
-class FaultyStore(CartStore):
-    """Hands everything to ``inner`` and counts the updates, from 1.
+class WrappedStore(CartStore):
+    """Hands every call to ``inner``; subclasses change what they want to disturb."""
+
+    reach: ClassVar[Reach] = Reach.PROCESS
+
+    def __init__(self, inner: CartStore) -> None:
+        self.inner = inner
+
+    def get(self, user_id: str) -> Record | None:
+        """Look it up."""
+        return self.inner.get(user_id)
+
+    def update(self, user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
+        """Change it."""
+        return self.inner.update(user_id, change)
+
+    def scan(self) -> Iterator[tuple[str, Record | RecordUnreadable]]:
+        """Go through all."""
+        return self.inner.scan()
+
+    def erase(self, user_id: str) -> None:
+        """Erase it."""
+        self.inner.erase(user_id)
+
+    def purge(self) -> int:
+        """Purge."""
+        return self.inner.purge()
+
+    def ping(self) -> None:
+        """Answer."""
+        self.inner.ping()
+
+    def close(self) -> None:
+        """Close."""
+        self.inner.close()
+
+    def advice(self) -> list[str]:
+        """Return what the operator should know."""
+        return self.inner.advice()
+
+    def one_request(self) -> AbstractContextManager[object]:
+        """Bound the time of one request."""
+        return self.inner.one_request()
+
+
+class FaultyStore(WrappedStore):
+    """Counts the updates, from 1.
 
     ``before[n]`` is called before the nth update and ``after[n]`` once it has committed; they may raise Crash, or use
     the store themselves, as other processes would in between (such updates are not counted).
@@ -26,10 +73,8 @@ class FaultyStore(CartStore):
     The write of update ``late`` is on its way until :meth:`deliver`, and its answer is lost: OutcomeUnknown.
     """
 
-    reach: ClassVar[Reach] = Reach.PROCESS
-
     def __init__(self, inner: CartStore) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.before: dict[int, Callable[[], None]] = {}
         self.after: dict[int, Callable[[], None]] = {}
         self.late: int | None = None
@@ -48,10 +93,6 @@ class FaultyStore(CartStore):
         self.updates = 0
         self.late = late
         self.before, self.after = before or {}, after or {}
-
-    def get(self, user_id: str) -> Record | None:
-        """Look it up."""
-        return self.inner.get(user_id)
 
     def update(self, user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
         """Change it, unless something happens."""
@@ -78,26 +119,6 @@ class FaultyStore(CartStore):
             return (new if matches else record), matches
 
         return self.inner.update(user_id, change)
-
-    def scan(self) -> Iterator[tuple[str, Record]]:
-        """Go through all."""
-        return self.inner.scan()
-
-    def erase(self, user_id: str) -> None:
-        """Erase it."""
-        self.inner.erase(user_id)
-
-    def purge(self) -> int:
-        """Purge."""
-        return self.inner.purge()
-
-    def ping(self) -> None:
-        """Answer."""
-        self.inner.ping()
-
-    def close(self) -> None:
-        """Close."""
-        self.inner.close()
 
     def _happen(self, events: dict[int, Callable[[], None]], number: int) -> None:
         event = events.get(number)

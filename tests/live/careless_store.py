@@ -1,9 +1,11 @@
-"""cartsvc on a store that reads, thinks and writes, and does not mind who writes in between."""
+"""cartsvc on a store that reads, computes and writes without comparing: concurrent changes are lost."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
+
+from faults import WrappedStore
 
 from cartsvc import create_app
 
@@ -13,17 +15,15 @@ if TYPE_CHECKING:
     from cartsvc.record import Record
     from cartsvc.stores.base import T
 
-app = create_app()
-_store = app.extensions["cartsvc"]._store  # noqa: SLF001 - the one that service and merger share
-_write = _store.update
+
+class RacyStore(WrappedStore):
+    """Reads and writes in two steps."""
+
+    def update(self, user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
+        """Overwrite whatever was written in between."""
+        new, answer = change(self.inner.get(user_id))
+        time.sleep(0.001)
+        return self.inner.update(user_id, lambda _: (new, answer))
 
 
-def update(user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
-    """Get, and put whatever was there meanwhile."""
-    new, answer = change(_store.get(user_id))
-    time.sleep(0.001)
-    written: T = _write(user_id, lambda _: (new, answer))
-    return written
-
-
-_store.update = update
+app = create_app(wrap_store=RacyStore)

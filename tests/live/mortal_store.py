@@ -7,6 +7,8 @@ import random
 import signal
 from typing import TYPE_CHECKING
 
+from faults import WrappedStore
+
 from cartsvc import create_app
 
 if TYPE_CHECKING:
@@ -17,24 +19,23 @@ if TYPE_CHECKING:
 
 _ONE_IN = 40  # writes
 
-app = create_app()
-_store = app.extensions["cartsvc"]._store  # noqa: SLF001 - the one that service and merger share
-_write = _store.update
 
+class MortalStore(WrappedStore):
+    """Kills its own process at some writes."""
 
-def update(user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
-    """Write, and perhaps die of it."""
-    fate = random.randrange(3 * _ONE_IN)  # noqa: S311 - not for secrets
-    _die_if(fate == 0)
+    def update(self, user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
+        """Write, and perhaps die of it."""
+        fate = random.randrange(3 * _ONE_IN)  # noqa: S311 - not for secrets
+        _die_if(fate == 0)
 
-    def mortal_change(record: Record | None) -> tuple[Record | None, T]:
-        changed = change(record)
-        _die_if(fate == 1)
-        return changed
+        def mortal_change(record: Record | None) -> tuple[Record | None, T]:
+            changed = change(record)
+            _die_if(fate == 1)
+            return changed
 
-    answer: T = _write(user_id, mortal_change)
-    _die_if(fate == 2)
-    return answer
+        answer = self.inner.update(user_id, mortal_change)
+        _die_if(fate == 2)
+        return answer
 
 
 def _die_if(due: bool) -> None:  # noqa: FBT001 - reads as a sentence
@@ -42,4 +43,4 @@ def _die_if(due: bool) -> None:  # noqa: FBT001 - reads as a sentence
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-_store.update = update
+app = create_app(wrap_store=MortalStore)

@@ -210,7 +210,7 @@ def test_workers_that_are_killed_lose_nothing(store_url: str, environment: dict[
 @STORES
 def test_merges_conserve_items_when_workers_die_of_their_writes(store_url: str) -> None:
     """Each item is in one cart, once, wherever a worker died in a merge; and no cart stays sealed for ever."""
-    chaos = ("--workers", "3", "--pythonpath", "tests/live", "mortal_store:app")
+    chaos = ("--workers", "3", "--pythonpath", "tests,tests/live", "mortal_store:app")
     with serve(*chaos, CARTSVC_STORE_URL=store_url) as server:
         load = Load(server.url, merges)
         with load():
@@ -330,5 +330,5 @@ def test_no_add_is_lost_between_two_servers(store_url: str) -> None:
 
 def test_a_careless_store_would_be_found_out(tmp_path: Path) -> None:
     """The promise above is not kept by a store that reads and writes in two steps."""
-    careless = ("--pythonpath", "tests/live", "careless_store:app")
+    careless = ("--pythonpath", "tests,tests/live", "careless_store:app")
     assert add_from_two_servers(f"lmdb://{tmp_path}/carts?sync=off", *careless) != list(range(1, 641))
