@@ -38,6 +38,7 @@ ROOMS = {
     ),
     "settings": Room({*CORE, "cores", "keys", "stores.urls"}, {"environs", "limits", "marshmallow", "msgspec"}),
     "clients": Room(set(), {"gunicorn"}),
+    "workers": Room(set(), {"gevent", "gunicorn"}),
     "cores": Room(set(), set()),
     "errors": Room(set(), {"msgspec"}),
     "cart": Room({"errors"}, {"msgspec"}),

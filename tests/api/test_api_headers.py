@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client import MALFORMED_TAGS, Client, RaisingStore, make_client, problem
+from client import MALFORMED_TAGS, SUFFIXES, Client, RaisingStore, make_client, problem
 
 from cartsvc.errors import StoreError, StoreFull
 
@@ -89,6 +89,18 @@ def test_not_modified(client: Client, path: str, method: str, form: str) -> None
     assert (answer.status_code, answer.data, answer.headers["ETag"]) == (304, b"", tag)
     assert answer.headers["Cache-Control"] == "private, no-cache"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", ["/cart/alice", ITEM])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("weak", ["", "W/"])
+def test_a_tag_that_a_proxy_changed_is_current(client: Client, path: str, suffix: str, weak: str) -> None:
+    """Proxies that compress add the content coding to a tag, and do not remove it from the client's next request."""
+    tag = client.post("/cart/alice", json=SKU).headers["ETag"].strip('"')
+    answer = client.get(path, headers={"If-None-Match": f'"old", {weak}"{tag}{suffix}"'})
+    assert (answer.status_code, answer.headers["ETag"]) == (304, f'"{tag}"')
+    other = client.get(path, headers={"If-None-Match": f'{weak}"{tag[:-1]}{suffix}", "{tag}{suffix}x", "{suffix}"'})
+    assert other.status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/cart/alice", ITEM])

@@ -6,6 +6,7 @@ import json
 import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
 
 import marshmallow
 import pytest
@@ -105,6 +106,13 @@ def test_every_operation_states_its_problems(client: Client) -> None:
         for status in operation["responses"]:
             if int(status) >= 400:
                 assert set(client.contract.resolve(*steps, "responses", status)[1]["content"]) == {PROBLEM}
+
+
+@pytest.mark.parametrize("prefix", ["", "/shopcart", "/a/b"])
+def test_the_calls_are_found_under_any_path_prefix(client: Client, prefix: str) -> None:
+    """The one server is relative to the document (OpenAPI 3.1, 4.8.5), so it has the prefix that a proxy adds."""
+    (server,) = client.contract.document["servers"]
+    assert urljoin(f"https://x{prefix}/openapi.json", server["url"]) == f"https://x{prefix}/"
 
 
 def test_every_header_is_described(client: Client) -> None:
