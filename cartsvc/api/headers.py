@@ -23,8 +23,6 @@ _TAG = r'(?:W/)?"([\x21\x23-\x7e\x80-\xff]*)"'
 _SUFFIXES = ("-gzip", "--gzip", ";gzip", "-br", "-zstd")
 _TAGS = re.compile(rf"[ \t,]*+{_TAG}(?:[ \t]*+,[ \t]*+(?:{_TAG})?)*+[ \t]*+")
 _DIGEST_BYTES = 16
-_STATED = frozenset({"HTTP_IDEMPOTENCY_KEY", "HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH"})
-_NO_TERMS = Terms()
 
 
 def this_request() -> Request:
@@ -39,8 +37,6 @@ def terms(body: Any = None) -> Terms:  # noqa: ANN401 - whatever the schema made
     ``body`` is what the schema read: a repetition may be written otherwise as long as it says the same.
     """
     request = this_request()
-    if _STATED.isdisjoint(request.environ):
-        return _NO_TERMS
     key = request.headers.get("Idempotency-Key")
     if_match, if_none_match = tags("If-Match"), tags("If-None-Match")
     if key is None:
