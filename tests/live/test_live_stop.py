@@ -22,7 +22,7 @@ CLASSES = pytest.mark.parametrize(
     "server", [KEPT, KEPT | {"CARTSVC_THREADS": "4"}], ids=["gevent", "threads"], indirect=True
 )
 GRACE = 2  # seconds that idle connections are kept
-STEPS = 3  # seconds at most: gunicorn's workers and its first process look about once a second
+MOST = 10  # seconds that a stop may take here: the grace, and a busy machine; half of gunicorn's graceful time-out
 BODY = b'{"product_id": "sku-1", "quantity": 2}'
 HEAD = b"POST /cart/alice HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(
     BODY
@@ -38,7 +38,7 @@ def connected(server: Server) -> Iterator[socket.socket]:
 
 def wait_until_refused(server: Server) -> None:
     """Return once the port is closed."""
-    deadline = time.monotonic() + STEPS
+    deadline = time.monotonic() + SECONDS
     while True:
         try:
             socket.create_connection(("127.0.0.1", server.port), SECONDS).close()
@@ -77,7 +77,7 @@ def test_an_idle_connection_does_not_delay_a_stop(server: Server) -> None:
         began = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(SECONDS) == 0
-        assert time.monotonic() - began < GRACE + STEPS
+        assert time.monotonic() - began < MOST
         assert idle.connection.sock.recv(1) == b""
 
 
@@ -90,7 +90,7 @@ def test_a_silent_connection_does_not_delay_a_stop(server: Server) -> None:
             began = time.monotonic()
             server.process.send_signal(signal.SIGTERM)
             assert server.process.wait(SECONDS) == 0
-            assert time.monotonic() - began < GRACE + STEPS
+            assert time.monotonic() - began < MOST
             assert old.recv(1) == new.recv(1) == b""
 
 
