@@ -15,9 +15,8 @@ import warnings
 from typing import TYPE_CHECKING
 
 import gevent.monkey
-from gunicorn.workers import gthread
 
-from cartsvc.clients import Clients, keep_quiet
+from cartsvc.clients import Clients
 from cartsvc.errors import SettingsError, StoreUnusable
 from cartsvc.settings import Settings
 from cartsvc.stores import hold
@@ -46,7 +45,7 @@ bind = f"0.0.0.0:{settings.port}"
 workers = settings.processes
 
 # A coroutine a connection: slow clients hold up nobody, and no threads fight for the interpreter lock.
-worker_class = "gthread" if settings.threads else "gevent"
+worker_class = "cartsvc.workers.ThreadWorker" if settings.threads else "cartsvc.workers.GeventWorker"
 threads = settings.threads or 1
 
 # Who finds no room waits outside until somebody leaves: 1,500 idle connections must not fill it. More would be
@@ -73,16 +72,13 @@ worker_connections = max(_files - _OTHER_FILES, _files // 2)
 # It is also how long a client may take over the head of its request.
 keepalive = settings.keep_alive
 
-# A worker that stops would close resting connections after 2 seconds, sooner than a proxy was told.
-gthread.STOP_KEEPALIVE_LINGER = settings.keep_alive
-
 # A body that never ends, or an answer nobody takes, would hold its connection for ever. We wait as for the head; but a
 # keep-alive of minutes, which a proxy may want, is for the time between requests. By default all of it together is less
 # than graceful_timeout. Coroutines take turns only where one waits: who has always sent already must be made to.
 _clients = Clients(
     patience=float(min(keepalive, 5)),
     max_body=settings.max_body,
-    give_way=gevent.sleep if worker_class == "gevent" else lambda: None,
+    give_way=(lambda: None) if settings.threads else gevent.sleep,
 )
 
 # A worker that hangs is replaced. This is a heartbeat and no limit on a request; memory's carts go with their worker.
@@ -116,6 +112,7 @@ forwarded_allow_ips = ""
 
 # One line a request costs more than the request, and user ids would stand in it. Turn it on with --access-logfile -.
 accesslog = None
+logger_class = "cartsvc.workers.Logger"
 loglevel = settings.log_level
 
 
@@ -153,9 +150,10 @@ def post_fork(server: Arbiter, worker: Worker) -> None:
 
 
 def post_worker_init(worker: Worker) -> None:
-    """Repeat nothing that bad clients send; tell what is wrong with how the store is set up: the first worker, once."""
-    keep_quiet(worker)
-    service = getattr(worker.wsgi, "extensions", {}).get("cartsvc")  # none when another app is served with this file
+    """Warn about how the store is set up: the first worker, once."""
+    service = getattr(worker.app.wsgi(), "extensions", {}).get(
+        "cartsvc"
+    )  # none when another app is served with this file
     if worker.age == 1 and service is not None:
         for warning in service.advice():
             worker.log.warning(warning)

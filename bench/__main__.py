@@ -1,4 +1,4 @@
-"""``python -m bench [cost] [memory] [workers] [parser] [stores]``: measures cartsvc with wrk, everything on 127.0.0.1.
+"""``python -m bench [cost] [memory] [workers] [stores]``: measures cartsvc with wrk, everything on 127.0.0.1.
 
 What is compared is served at the same time and measured in turns (A B C A B C ...), so that what else the machine does
 meets all alike. Shown are medians over the rounds; a ratio is made in each round, of neighbours in time, before its
@@ -32,7 +32,6 @@ MEMORY_CARTS = 1_000_000
 MEMORY_ASKED = 1024  # bytes a cart, at most
 PACKAGES = (
     "gunicorn",
-    "gunicorn-h1c",
     "gevent",
     "flask",
     "flask-smorest",
@@ -112,20 +111,6 @@ def workers(rounds: int, seconds: int) -> None:
         measure("worker classes, one process", cases, rounds, seconds)
 
 
-def parser(rounds: int, seconds: int) -> None:
-    """What gunicorn's parser in C, a package of its own, saves."""
-    if installed("gunicorn-h1c") is None:
-        tell("\ngunicorn's parsers: there is one, gunicorn-h1c is not installed")
-        return
-    with ExitStack() as stack:
-        kinds = {"auto": stack.enter_context(carts()), "python": stack.enter_context(carts("--http-parser=python"))}
-        cases = [
-            Case(f"{method:4} http_parser={kind}", port, method, base=f"{method:4} http_parser=auto")
-            for method, (kind, port) in product(("GET", "POST"), kinds.items())
-        ]
-        measure("gunicorn's parsers: auto is the one in C", cases, rounds, seconds)
-
-
 def stores(rounds: int, seconds: int) -> None:
     """What the stores serve: one process of memory's, two of the others'; and what their calls take."""
     with ExitStack() as stack:
@@ -168,7 +153,6 @@ PARTS: dict[str, Callable[[int, int], None]] = {
     "cost": cost,
     "memory": memory,
     "workers": workers,
-    "parser": parser,
     "stores": stores,
 }
 

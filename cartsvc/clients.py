@@ -1,23 +1,18 @@
-"""Clients that are slow, or send what is no request: how long gunicorn's workers wait, and what they tell of it."""
+"""Clients that are slow: how long gunicorn's workers wait for a body, and when they ask for it."""
 
 from __future__ import annotations
 
-import functools
-import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from gunicorn.http.errors import ParseException
-
 if TYPE_CHECKING:
-    import logging
     import socket
     from collections.abc import Callable
 
     from gunicorn.http import Request
-    from gunicorn.workers.base import Worker
 
 _LEAST_RATE = 32 * 2**10  # bytes; so many more give a body one more second: a large one may take longer, no other may
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _AT_ONCE = 4 * 2**10  # bytes; gunicorn takes a body apart bit by bit and copies the rest of what it has read each time
 
 
@@ -54,12 +49,19 @@ class _Client:
         self._socket, self._clients = sock, clients
         self._request: Request | None = None  # whose body is read; None between requests, where gunicorn keeps the time
         self._left = 0.0  # seconds to wait for the body
+        self._asks = False  # whether the client waits for "100 Continue" before it sends the body
         self._unpaid = 0  # bytes that still give more of them: without that, chunks of nothing would for ever
 
     def begin(self, request: Request) -> None:
         """From here on it is a body that is read. Sending is timed too, by the socket."""
         self._request, self._left, self._unpaid = request, self._clients.patience, self._clients.max_body
         self._socket.settimeout(self._clients.patience)
+        # gunicorn would send "100 Continue" now. It is sent when the body is read, so that a request that is refused by
+        # its headers costs no upload. Without it the body may come or not, so no other request can use the connection.
+        self._asks = request._expected_100_continue  # noqa: SLF001 - pyproject.toml bounds gunicorn's version
+        if self._asks:
+            request._expected_100_continue = False  # noqa: SLF001 - as above
+            request.force_close()
 
     def end(self) -> None:
         """The request is answered."""
@@ -69,6 +71,9 @@ class _Client:
     def recv(self, size: int) -> bytes:
         """Some bytes. Raises TimeoutError when the client's time is over; then the connection ends with the answer."""
         request, size = self._request, min(size, _AT_ONCE)
+        if self._asks and request is not None:
+            self._asks = request.must_close = False
+            self._socket.sendall(_CONTINUE)
         try:
             data = self._socket.recv(size) if request is None else self._recv_in_time(size)
         except TimeoutError:
@@ -94,28 +99,3 @@ class _Client:
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever else gunicorn asks of a socket
         return getattr(self._socket, name)
-
-
-def keep_quiet(worker: Worker) -> None:
-    """Let a worker tell of a bad client that it was one, and nothing of what it sent: a token may be in that."""
-    worker.log.error_log.addFilter(_is_news)
-    handle_error = worker.handle_error
-
-    def handle(request: Request | None, client: object, address: object, error: BaseException) -> None:
-        if isinstance(error, ParseException):
-            error.__class__ = _wordless(type(error))  # type: ignore[arg-type]  # mypy takes classes for unhashable
-        handle_error(request, client, address, error)
-
-    worker.handle_error = handle
-
-
-@functools.cache
-def _wordless(kind: type[ParseException]) -> type[ParseException]:
-    """The same kind of fault, but its text is its name: gunicorn shows that in its answer and in the log."""
-    name = re.sub(r"\B(?=[A-Z])", " ", kind.__name__).lower()
-    return type(kind.__name__, (kind,), {"__str__": lambda _: name})
-
-
-def _is_news(entry: logging.LogRecord) -> bool:
-    """Not that a client did not take its answer in time: gunicorn would log a traceback for each."""
-    return entry.exc_info is None or not isinstance(entry.exc_info[1], TimeoutError)

@@ -28,10 +28,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from cartsvc.cart import Cart
 
 
 class Fault(NamedTuple):
@@ -149,7 +151,7 @@ class MergeAborted(CartConflict):
 class PreconditionFailed(CartsvcError):
     """The cart is not in the state the request asks for. ``cart`` is the current one; None when there is none."""
 
-    def __init__(self, cart: Any) -> None:  # noqa: ANN401 - a Cart, but cart.py imports this module
+    def __init__(self, cart: Cart | None) -> None:
         self.cart = cart
         super().__init__("The cart is not in the state that the request asks for; its current state is in this answer.")
 

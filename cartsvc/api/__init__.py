@@ -46,7 +46,9 @@ class Api(flask_smorest.Api):
             "OPENAPI_VERSION": "3.1.0",
             "OPENAPI_URL_PREFIX": "/",
             "API_SPEC_OPTIONS": {
-                "info": {"description": _DESCRIPTION, "license": {"name": "MIT", "identifier": "MIT"}}
+                # Relative to the document, so that it holds behind a proxy that adds a path prefix.
+                "servers": [{"url": "."}],
+                "info": {"description": _DESCRIPTION, "license": {"name": "MIT", "identifier": "MIT"}},
             },
         }
         super().__init__(app)

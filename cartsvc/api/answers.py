@@ -91,9 +91,10 @@ def write_answer(user_id: str, outcome: Outcome) -> Response:
     return answer
 
 
-def guest_answer(user_id: str, token: str | None, location: str) -> Response:
+def guest_answer(user_id: str, token: str | None) -> Response:
     """A guest. Whoever has the token has the cart (or the id, where nobody is asked), so no cache may keep it."""
-    headers = {"Location": location, "Cache-Control": "no-store"}
+    # Relative to /cart, so that it holds behind a proxy that adds a path prefix.
+    headers = {"Location": f"cart/{user_id}", "Cache-Control": "no-store"}
     body = _encoder.encode({"user_id": user_id, "token": token})
     return Response(body, 201, headers, mimetype="application/json")
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from flask import Request
     from marshmallow import Schema
 
+_UTF_8 = frozenset({"utf-8", "utf8"})  # the second is no registered name, but common
 _MOST_CHARACTERS = 200  # of one pointer: it may quote a name that the caller made up
 
 
@@ -45,7 +46,7 @@ def _is_json(req: Request) -> bool:
         return False
     if req.environ.get("CONTENT_TYPE") == "application/json":  # what nearly everyone sends needs no parsing
         return True
-    return req.mimetype == "application/json" and req.mimetype_params.get("charset", "utf-8").lower() == "utf-8"
+    return req.mimetype == "application/json" and req.mimetype_params.get("charset", "utf-8").lower() in _UTF_8
 
 
 def _data(req: Request) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from flask import Response, current_app, url_for
+from flask import Response, current_app
 
 from cartsvc.api.access import check_source, guest_token, known_guest
 from cartsvc.api.answers import cart_answer, guest_answer, item_answer, write_answer
@@ -49,7 +49,7 @@ _ITEM_ID = {
     "example": "sku-1",
 }
 _GUEST_EXAMPLE = {"user_id": "guest-3xKq2v0PzT9cW1bYd7Rf4A", "token": None}
-_LOCATION = {"Location": {"schema": {"type": "string"}, "description": "The guest's cart."}}
+_LOCATION = {"Location": {"schema": {"type": "string"}, "description": "The guest's cart, relative to this URL."}}
 
 blp = Blueprint("carts", __name__, url_prefix="/cart", description="Carts and their items.", always=(422, 500, 503))
 
@@ -169,7 +169,7 @@ def create_guest() -> Response:
     same guest again, and a fresh token.
     """
     user_id = known_guest() or _service().new_guest()
-    return guest_answer(user_id, guest_token(user_id), url_for("carts.get_cart", user_id=user_id))
+    return guest_answer(user_id, guest_token(user_id))
 
 
 @blp.route("/<user_id>/merge", methods=["POST"], parameters=[_USER_ID])

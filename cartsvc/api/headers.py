@@ -19,10 +19,10 @@ _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 # RFC 9110, 8.8.3: an opaque tag in quotes, perhaps weak; section 5.6.1: a list may have empty members.
 _TAG = r'(?:W/)?"([\x21\x23-\x7e\x80-\xff]*)"'
 # Possessive (*+): white space that could be split in many ways must not be tried in all of them.
+# What compressing proxies add to a tag, so that it names the compressed representation.
+_SUFFIXES = ("-gzip", "--gzip", ";gzip", "-br", "-zstd")
 _TAGS = re.compile(rf"[ \t,]*+{_TAG}(?:[ \t]*+,[ \t]*+(?:{_TAG})?)*+[ \t]*+")
 _DIGEST_BYTES = 16
-_STATED = frozenset({"HTTP_IDEMPOTENCY_KEY", "HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH"})
-_NO_TERMS = Terms()
 
 
 def this_request() -> Request:
@@ -37,8 +37,6 @@ def terms(body: Any = None) -> Terms:  # noqa: ANN401 - whatever the schema made
     ``body`` is what the schema read: a repetition may be written otherwise as long as it says the same.
     """
     request = this_request()
-    if _STATED.isdisjoint(request.environ):
-        return _NO_TERMS
     key = request.headers.get("Idempotency-Key")
     if_match, if_none_match = tags("If-Match"), tags("If-None-Match")
     if key is None:
@@ -52,7 +50,8 @@ def terms(body: Any = None) -> Terms:  # noqa: ANN401 - whatever the schema made
 def tags(header: str) -> frozenset[str] | None:
     """The entity tags of this header without their quotes, ANY for ``*``; None when it is not there.
 
-    Raises BadRequest when it is malformed. A weak tag counts as the strong one: proxies that compress weaken ours.
+    Raises BadRequest when it is malformed. A weak tag counts as the strong one, and a tag with the suffix of a content
+    coding also as the tag without it, because proxies that compress change our tags so.
     """
     text = this_request().headers.get(header)
     if text is None:
@@ -61,7 +60,10 @@ def tags(header: str) -> frozenset[str] | None:
         return ANY
     if not _TAGS.fullmatch(text):
         raise BadRequest(f'{header} must be * or a list of entity tags such as "abc", in their quotes.')
-    return frozenset(re.findall(_TAG, text))
+    found = re.findall(_TAG, text)
+    # The whole tag counts too, because one of our tags in 260,000 ends in "-br" by chance. And each suffix is tried,
+    # because one in 64 ends in "-", and "-gzip" after it looks like "--gzip".
+    return frozenset([*found, *[tag.removesuffix(suffix) for tag in found for suffix in _SUFFIXES]])
 
 
 def _digest(data: bytes) -> bytes:

@@ -137,7 +137,7 @@ class _Shared(RedisStorage):
         self.lua_sliding_window = cast("Any", partial(self._ask, self.SCRIPT_SLIDING_WINDOW, None))
 
     def _ask(self, script: bytes, otherwise: object, keys: list[str], arguments: list[Any]) -> Any:  # noqa: ANN401 - what the script returns
-        was_away = self._again_at > 0
+        was_away = self._is_away()
         if was_away:
             now = time.monotonic()
             if now < self._again_at:
@@ -146,13 +146,16 @@ class _Shared(RedisStorage):
         try:
             answer = self._run(script, keys, arguments)
         except StoreError as error:
-            self._is_away(error)
+            self._record_failure(error)
             return otherwise
         if was_away:
             self._again_at = 0.0
         return answer
 
-    def _is_away(self, error: StoreError) -> None:
+    def _is_away(self) -> bool:
+        return self._again_at > 0
+
+    def _record_failure(self, error: StoreError) -> None:
         now = time.monotonic()
         self._again_at = now + _PAUSE
         if now - self._said_at >= _QUIET:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from redis import exceptions
 from redis.crc import key_slot
 
-from cartsvc.stores.connections import Exchange, exchange, left
+from cartsvc.stores.connections import Exchange, exchange, seconds_left
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -62,7 +62,7 @@ class Cluster:
                 raise
             redirections += 1
             if redirections > 1:
-                time.sleep(min(_PAUSE, left()))
+                time.sleep(min(_PAUSE, seconds_left()))
 
     def primaries(self) -> list[Address]:
         """The nodes that have slots, as it is now."""
@@ -76,7 +76,7 @@ class Cluster:
 
     def _owner(self, key: bytes) -> Address:
         # Somebody may be asking already: then go on with what is known, or wait if that is nothing.
-        if self._outdated and self._asking.acquire(timeout=0 if self._owners else left()):
+        if self._outdated and self._asking.acquire(timeout=0 if self._owners else seconds_left()):
             try:
                 if self._outdated:
                     self._ask()
@@ -94,7 +94,7 @@ class Cluster:
         random.shuffle(others)
         error: Exception = exceptions.ClusterError("no node knows who has which slot")
         for address in others if self._failed is None else [*others, self._failed]:
-            part = exchange.set(Exchange(time.monotonic() + left() / 2))
+            part = exchange.set(Exchange(time.monotonic() + seconds_left() / 2))
             try:
                 shards = self._send(address, "CLUSTER", "SLOTS")
             except (exceptions.RedisError, OSError) as away:

@@ -29,8 +29,8 @@ class Exchange:
         self._deadline = deadline  # by the monotonic clock
         self.unknown = False  # a write was sent, and no answer to it has come
 
-    def left(self) -> float:
-        """The seconds that are left, or 0."""
+    def remaining(self) -> float:
+        """Return the seconds until the deadline, 0 when it is over."""
         return max(0.0, self._deadline - time.monotonic())
 
 
@@ -68,7 +68,7 @@ class TimedPool(ConnectionPool):
 
     def get_connection(self, *_arguments: Any, **_options: Any) -> TimedConnection:
         """One that is connected."""
-        if not self._places.acquire(timeout=left()):
+        if not self._places.acquire(timeout=seconds_left()):
             raise TimeoutError("no connection is free")
         try:
             try:
@@ -97,7 +97,7 @@ class TimedPool(ConnectionPool):
 class _TimedParser(_HiredisParser):
     def read_from_socket(self, *arguments: Any, **options: Any) -> Any:
         """Read what is there: each time within what is left, or a server that dribbles would be waited for for ever."""
-        self._sock.settimeout(left())
+        self._sock.settimeout(seconds_left())
         return super().read_from_socket(*arguments, **options)
 
     def has_data(self) -> bool:
@@ -117,7 +117,7 @@ class TimedConnection(Connection):
     @property
     def socket_timeout(self) -> float:
         """Seconds for what is next."""
-        return left()
+        return seconds_left()
 
     @socket_timeout.setter
     def socket_timeout(self, value: object) -> None:
@@ -126,7 +126,7 @@ class TimedConnection(Connection):
     @property
     def socket_connect_timeout(self) -> float:
         """Seconds: half of what is left, so that a name's other address gets its turn when the first one is silent."""
-        return left() / 2
+        return seconds_left() / 2
 
     @socket_connect_timeout.setter
     def socket_connect_timeout(self, value: object) -> None:
@@ -140,7 +140,7 @@ class TimedConnection(Connection):
 
     def send_command(self, *command: Any, **options: Any) -> None:
         """Send it within the time that is left; while not all of it was sent, the server has done nothing."""
-        self._sock.settimeout(left())
+        self._sock.settimeout(seconds_left())
         super().send_command(*command, **options)
         if command[0] in _WRITES:
             _tell(unknown=True)
@@ -187,10 +187,10 @@ class TimedTLSConnection(TimedConnection):
             raise
 
 
-def left() -> float:
-    """The seconds that are left for this request. Raises TimeoutError when there are none."""
+def seconds_left() -> float:
+    """Return the seconds that this request has, more than 0. Raises TimeoutError when its deadline is over."""
     request = exchange.get()
-    seconds = request.left() if request is not None else 0.0
+    seconds = request.remaining() if request is not None else 0.0
     if not seconds:
         raise TimeoutError("no time is left for this request")
     return seconds

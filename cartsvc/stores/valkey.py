@@ -104,7 +104,7 @@ class ValkeyStore(CartStore):
                 data = there
                 if lost >= _AT_ONCE:
                     # Many want this cart: not all of them at the same moment. What was read would be old by then.
-                    time.sleep(min(random.uniform(0, _PAUSE), request.left()))  # noqa: S311 - not for secrets
+                    time.sleep(min(random.uniform(0, _PAUSE), request.remaining()))  # noqa: S311 - not for secrets
                     data = self._send("GET", key)
         raise AssertionError("count() has no end")
 
@@ -167,7 +167,7 @@ class ValkeyStore(CartStore):
     @contextmanager
     def _turn(self, key: bytes, request: Exchange) -> Iterator[None]:
         turn = self._turns[hash(key) % _TURNS]
-        if not turn.acquire(timeout=request.left()):
+        if not turn.acquire(timeout=request.remaining()):
             raise StoreError
         try:
             yield

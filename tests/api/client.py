@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 JSON = "application/json"
 # No list of entity tags (RFC 9110, 8.8.3 and 5.6.1), and not a lone asterisk.
+SUFFIXES = ["-gzip", "--gzip", ";gzip", "-br", "-zstd"]  # what compressing proxies add to a tag
 MALFORMED_TAGS = [
     "",
     " ",

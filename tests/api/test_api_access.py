@@ -239,7 +239,7 @@ def test_a_guests_token_is_renewed(client: Client) -> None:
     assert (second.status_code, second.json["user_id"], second.headers["Location"]) == (
         201,
         user_id,
-        f"/cart/{user_id}",
+        f"cart/{user_id}",
     )
     assert [each.headers["Cache-Control"] for each in (first, second)] == ["no-store", "no-store"]
     cart = client.get(f"/cart/{user_id}", headers=bearing(second.json["token"]))

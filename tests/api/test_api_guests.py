@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from typing import TYPE_CHECKING
+from urllib.parse import urljoin
 
 import pytest
 from client import RaisingStore, make_client
@@ -21,12 +22,17 @@ SECRET = re.compile(r"guest-([A-Za-z0-9_-]+)")
 
 
 def test_a_guest(client: Client) -> None:
-    """201, an id that begins with guest-, no token without authentication, and where its cart is."""
+    """201, an id that begins with guest-, no token without authentication, and where its cart is.
+
+    Location is relative, so it holds under any path prefix that a proxy adds.
+    """
     answer = client.post("/cart")
     assert answer.status_code == 201
     assert answer.json == {"user_id": answer.json["user_id"], "token": None}
     assert SECRET.fullmatch(answer.json["user_id"])
-    assert answer.headers["Location"] == f"/cart/{answer.json['user_id']}"
+    location = answer.headers["Location"]
+    for prefix in ("", "/shopcart", "/a/b"):
+        assert urljoin(f"https://x{prefix}/cart", location) == f"https://x{prefix}/cart/{answer.json['user_id']}"
     assert answer.headers["Cache-Control"] == "no-store"
     assert "ETag" not in answer.headers
 
@@ -34,10 +40,11 @@ def test_a_guest(client: Client) -> None:
 def test_a_guest_has_a_cart_like_any_other(client: Client) -> None:
     """It is absent until the first add, and found where Location says."""
     made = client.post("/cart")
-    assert client.get(made.headers["Location"]).json["version"] == 0
-    added = client.post(made.headers["Location"], json=SKU)
+    location = urljoin("/cart", made.headers["Location"])
+    assert client.get(location).json["version"] == 0
+    added = client.post(location, json=SKU)
     assert (added.status_code, added.json["user_id"]) == (200, made.json["user_id"])
-    assert client.get(made.headers["Location"]).json == added.json
+    assert client.get(location).json == added.json
 
 
 def test_nobody_guesses_a_guest(client: Client) -> None:
@@ -92,7 +99,7 @@ def test_how_long_a_guests_cart_lives(environ: dict[str, str], user_id: str, exp
 def test_an_expired_guest_is_absent(clock: FakeClock) -> None:
     """To the millisecond; adding makes a new cart under the same id."""
     client = make_client(environ={"CARTSVC_GUEST_TTL": "60"})
-    guest = client.post("/cart").headers["Location"]
+    guest = urljoin("/cart", client.post("/cart").headers["Location"])
     client.post(guest, json=SKU)
     clock.advance(59_999)
     assert client.get(guest).json["version"] == 1

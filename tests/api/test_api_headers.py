@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client import MALFORMED_TAGS, Client, RaisingStore, make_client, problem
+from client import MALFORMED_TAGS, SUFFIXES, Client, RaisingStore, make_client, problem
 
 from cartsvc.errors import StoreError, StoreFull
 
@@ -92,6 +92,18 @@ def test_not_modified(client: Client, path: str, method: str, form: str) -> None
 
 
 @pytest.mark.parametrize("path", ["/cart/alice", ITEM])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("weak", ["", "W/"])
+def test_a_tag_that_a_proxy_changed_is_current(client: Client, path: str, suffix: str, weak: str) -> None:
+    """Proxies that compress add the content coding to a tag, and do not remove it from the client's next request."""
+    tag = client.post("/cart/alice", json=SKU).headers["ETag"].strip('"')
+    answer = client.get(path, headers={"If-None-Match": f'"old", {weak}"{tag}{suffix}"'})
+    assert (answer.status_code, answer.headers["ETag"]) == (304, f'"{tag}"')
+    other = client.get(path, headers={"If-None-Match": f'{weak}"~{tag[1:]}{suffix}", "{tag}{suffix}x", "{suffix}"'})
+    assert other.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/cart/alice", ITEM])
 @pytest.mark.parametrize("stated", ['"old"', 'W/"old"', '""', '"*"', 'W/"*"', '"a,b", "c"', '"\xe9"', '"old",,'])
 def test_modified(client: Client, path: str, stated: str) -> None:
     """Another ETag, whatever it looks like: 200 with the cart. A tag that holds an asterisk is a tag."""
@@ -130,6 +142,13 @@ def test_a_changed_cart_is_modified(client: Client) -> None:
 def test_an_absent_cart_is_always_modified(client: Client, stated: str) -> None:
     """It has no ETag that one could have got."""
     assert client.get("/cart/alice", headers={"If-None-Match": stated}).status_code == 200
+
+
+def test_flasks_trusted_hosts_are_held(client: Client) -> None:
+    """An application that sets TRUSTED_HOSTS refuses requests for other hosts."""
+    client.application.config["TRUSTED_HOSTS"] = ["shop.example"]
+    assert client.get("/cart/alice", headers={"Host": "shop.example"}).status_code == 200
+    assert problem(client.get("/cart/alice", headers={"Host": "evil.example"})) == (400, "bad-request")
 
 
 def test_head_is_get_without_a_body(client: Client) -> None:

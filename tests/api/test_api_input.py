@@ -226,6 +226,8 @@ def test_wrong_media_types(client: Client, call: Call, headers: dict[str, str], 
         "Application/JSON",
         "application/json;charset=utf-8",
         'application/json; charset="UTF-8"',
+        "application/json; charset=utf8",
+        'application/json;charset="UTF8"',
         "application/json; profile=x",
     ],
 )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
 pytestmark = pytest.mark.browser
+PREFIX = "/shopcart"
+SECONDS = 20
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +69,23 @@ def test_the_example_can_be_executed_as_it_stands(watched: Watched, url: str) ->
     _assert_clean(watched, url)
 
 
+def test_calls_are_made_behind_a_path_prefix(watched: Watched) -> None:
+    """A proxy strips a prefix: the page, its document and the calls that it makes all have it."""
+    with serve() as server, _stripping(server.port) as port:
+        url = f"http://cartsvc.test:{port}"
+        watched.page.goto(f"{url}{PREFIX}/")
+        assert watched.page.url == f"{url}{PREFIX}/swagger-ui"
+        operation = _expand(watched.page, "Add an item")
+        operation.get_by_role("button", name="Try it out").click()
+        operation.get_by_role("button", name="Execute").click()
+
+        answer = operation.locator(".live-responses-table")
+        expect(answer.locator(".response .response-col_status")).to_have_text("200")
+        expect(answer).to_contain_text('"user_id": "alice"')
+        assert f"{url}{PREFIX}/cart/alice" in watched.requested
+        _assert_clean(watched, url)
+
+
 def test_every_operation_and_schema_opens(watched: Watched, url: str) -> None:
     """All that the page can show is shown without a complaint: nothing in it needs what the policy forbids."""
     page = watched.page
@@ -102,6 +125,49 @@ def test_the_policy_is_enforced_and_complaints_are_heard(watched: Watched, url: 
     assert page.evaluate("window.ran") is None
     assert [text for text in watched.complaints if "Content Security Policy" not in text] == []
     assert len(watched.complaints) == 2
+
+
+@contextmanager
+def _stripping(upstream: int) -> Iterator[int]:
+    """A proxy that passes on what is below PREFIX, without it, and answers 404 to all else. Yields its port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        """One request."""
+
+        def do_GET(self) -> None:
+            """Pass it on."""
+            if not self.path.startswith(f"{PREFIX}/"):
+                self.send_error(404)
+                return
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            connection = http.client.HTTPConnection("127.0.0.1", upstream, timeout=SECONDS)
+            try:
+                headers = {name: value for name, value in self.headers.items() if name != "Connection"}
+                connection.request(self.command, self.path.removeprefix(PREFIX), body or None, headers)
+                response = connection.getresponse()
+                data = response.read()
+            finally:
+                connection.close()
+            self.send_response_only(response.status, response.reason)
+            for name, value in response.getheaders():
+                if name not in {"Connection", "Keep-Alive", "Transfer-Encoding"}:
+                    self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_POST = do_GET  # noqa: N815 - the name that http.server looks for
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as proxy:
+        thread = threading.Thread(target=proxy.serve_forever)
+        thread.start()
+        try:
+            yield proxy.server_port
+        finally:
+            proxy.shutdown()
+            thread.join()
 
 
 def _expand(page: Page, summary: str) -> Locator:

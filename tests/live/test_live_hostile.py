@@ -520,6 +520,7 @@ _JSON_ALL_THE_SAME = (
     b"application/json" + b";a=b" * 1500,
     b"application/json; charset=\xff",
     b'application/json; charset="utf-8\\',
+    b"application/json; charset=UTF8",
 )
 
 
@@ -549,14 +550,39 @@ def test_content_types(server: Server, content_type: bytes) -> None:
 
 
 def test_a_client_that_asks_first(server: Server) -> None:
-    """Expect: 100-continue is answered before the body comes."""
+    """Expect: 100-continue is answered before the body comes, and the connection goes on."""
     sent = post(b"Expect: 100-continue")
     with socket.create_connection(("127.0.0.1", server.port), SECONDS) as connection:
         connection.sendall(sent.removesuffix(BODY))
         assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
-        connection.sendall(BODY)
+        connection.sendall(BODY + request(b"GET", b"/cart/alice"))
         connection.shutdown(socket.SHUT_WR)
-        assert [reply.status for reply in replies(connection)] == [200]
+        told = replies(connection)
+        assert [(reply.status, reply.header(b"Connection")) for reply in told] == [(200, b"keep-alive")] * 2
+
+
+@pytest.mark.parametrize(
+    ("target", "fields", "status"),
+    [
+        (b"/cart/alice", (JSON, b"Content-Length: 10000000"), 413),
+        (b"/cart/alice", (b"Content-Type: text/plain", b"Content-Length: 1000"), 415),
+        (b"/cart/..", (JSON, b"Content-Length: 1000"), 422),
+        (b"/nothing", (JSON, CHUNKED), 404),
+    ],
+)
+def test_a_client_that_asks_first_and_is_refused(
+    server: Server, target: bytes, fields: tuple[bytes, ...], status: int
+) -> None:
+    """No upload for nothing: the refusal comes at once, with no 100 before it, and the connection ends."""
+    with socket.create_connection(("127.0.0.1", server.port), SECONDS) as connection:
+        connection.sendall(request(b"POST", target, b"Expect: 100-continue", *fields))
+        (told,) = replies(connection)
+        assert (told.status, told.header(b"Connection"), told.header(b"Keep-Alive")) == (status, b"close", None)
+
+
+def test_a_client_that_asks_first_and_does_not_wait(server: Server) -> None:
+    """A client may send its body at once."""
+    assert statuses(server, post(b"Expect: 100-continue")) in ([200], [100, 200])
 
 
 # ---- headers that are read ----
@@ -682,7 +708,7 @@ def test_claims_are_not_believed(server: Server, claim: bytes) -> None:
     assert (told.status, json.loads(told.body)) == (200, before)
     (guest,) = exchange(server, request(b"POST", b"/cart", claim))
     assert guest.status == 201
-    assert re.fullmatch(rb"/cart/guest-[\w-]{22}", guest.header(b"Location") or b"")
+    assert re.fullmatch(rb"cart/guest-[\w-]{22}", guest.header(b"Location") or b"")
     (root,) = exchange(server, request(b"GET", b"/", claim))
     assert (root.status, root.header(b"Location")) == (302, b"swagger-ui")
     assert b"evil" not in guest.head + root.head + root.body
@@ -726,6 +752,15 @@ def test_ranges(server: Server, value: bytes) -> None:
     (part,) = exchange(server, request(b"GET", b"/swagger-ui/start.js", b"Range: " + value))
     assert part.status in {200, 206, 416}
     assert part.status == 416 or len(part.body) <= len(whole.body)
+
+
+def test_a_malformed_header_stands_in_the_access_log() -> None:
+    """As a request that was answered 400, without the header."""
+    with serve("--access-logfile", "-") as server:
+        sent = request(b"GET", b"/cart/alice", b"Content-Length: " + SECRET)
+        assert statuses(server, sent) == [400]
+        server.wait_for_log('"GET /cart/alice HTTP/1.1" 400 ')
+        assert SECRET.decode() not in server.log()
 
 
 # ---- anything at all ----
