@@ -9,6 +9,7 @@ from cartsvc.stores.base import CartStore, Reach, T
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from cartsvc.errors import RecordUnreadable
     from cartsvc.record import Record
 
 
@@ -57,13 +58,13 @@ class FaultyStore(CartStore):
         self._happen(self.after, number)
         return answer
 
-    def scan(self) -> Iterator[tuple[str, Record]]:
+    def scan(self) -> Iterator[tuple[str, Record | RecordUnreadable]]:
         """Go through all."""
         return self.inner.scan()
 
-    def erase(self, user_id: str) -> None:
+    def erase(self, user_id: str) -> Record | RecordUnreadable | None:
         """Erase it."""
-        self.inner.erase(user_id)
+        return self.inner.erase(user_id)
 
     def purge(self) -> int:
         """Purge."""
