@@ -19,6 +19,7 @@ from cartsvc.auth import Auth
 from cartsvc.cli import carts_commands
 from cartsvc.jwks import KeySet, fetch_from
 from cartsvc.keys import FixedKeys
+from cartsvc.logged_store import LoggedStore
 from cartsvc.merge import Merger
 from cartsvc.service import CartService
 from cartsvc.settings import Settings
@@ -106,15 +107,17 @@ def create_app(settings: Settings | None = None, *, store: CartStore | None = No
             memory_limit=settings.memory_limit,
             readers=settings.readers,
             timeout=settings.store_timeout,
+            key_prefix=settings.key_prefix,
         )
+    logged = LoggedStore(store, monotonic=_seconds)
     logging.getLogger("cartsvc").setLevel(settings.log_level.upper())
     app = _App("cartsvc", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body
     app.url_map.merge_slashes = False
     policy, new_tag = settings.policy, partial(secrets.token_urlsafe, _TAG_BYTES)
     app.extensions["cartsvc"] = CartService(
-        store,
-        Merger(store, policy=policy, clock=_clock, monotonic=_seconds, new_tag=new_tag),
+        logged,
+        Merger(logged, policy=policy, clock=_clock, monotonic=_seconds, new_tag=new_tag),
         policy=policy,
         clock=_clock,
         new_tag=new_tag,
