@@ -8,6 +8,8 @@ import re
 import resource
 import shutil
 import time
+import urllib.error
+import urllib.request
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from clock import FakeClock
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from servers import serve
 from services import FakeSeconds
 from store_contract import StoreContract, a_record, put, putting, remove
 from valkeys import valkey
@@ -494,3 +497,26 @@ def test_the_calls_of_one_request_share_its_time(seconds: FakeSeconds) -> None:
         store = LoggedStore(plain, monotonic=seconds)
         with store.one_request() as outer, plain.one_request() as inside:
             assert inside is outer
+
+
+# ---- in the service ----
+
+
+def test_the_log_of_the_service_has_it() -> None:
+    """One line a worker, whatever asks: a read, a write or readiness; it has no user id and no password."""
+    with valkey() as there, there.client() as admin:
+        admin.execute_command("ACL", "SETUSER", "shop", "on", ">geheim", "~cart:*", "+@all")
+        url = there.url.replace("://", "://shop:geheim@")
+        with serve(CARTSVC_STORE_URL=url, WEB_CONCURRENCY="1") as server:
+            admin.execute_command("ACL", "SETUSER", "shop", ">changed", "<geheim")
+            _kill_clients(admin)
+            for _ in range(3):
+                for path in ("/readyz", "/cart/alice"):
+                    with pytest.raises(urllib.error.HTTPError) as refused:
+                        urllib.request.urlopen(f"{server.url}{path}")  # noqa: S310 - our own URL
+                    assert refused.value.code == 503
+                    refused.value.close()
+            server.wait_for_log("store unavailable: WRONGPASS ")
+            assert server.log().count("store unavailable") == 1
+            assert "alice" not in server.log()
+            assert "geheim" not in server.log()
