@@ -19,12 +19,15 @@ from cartsvc.auth import Auth
 from cartsvc.cli import carts_commands
 from cartsvc.jwks import KeySet, fetch_from
 from cartsvc.keys import FixedKeys
+from cartsvc.logged_store import LoggedStore
 from cartsvc.merge import Merger
 from cartsvc.service import CartService
 from cartsvc.settings import Settings
 from cartsvc.stores import open_scripts, open_store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flask import Request, Response
 
     from cartsvc.api.rates import Rates
@@ -90,9 +93,11 @@ def create_app(
             memory_limit=settings.memory_limit,
             readers=settings.readers,
             timeout=settings.store_timeout,
+            key_prefix=settings.key_prefix,
         )
+    served: CartStore = LoggedStore(store, monotonic=_seconds)
     if wrap_store is not None:
-        store = wrap_store(store)
+        served = wrap_store(served)
     logging.getLogger("cartsvc").setLevel(settings.log_level.upper())
     app = Flask("cartsvc", static_folder=None)
     app.session_interface = _NoSessions()
@@ -101,8 +106,8 @@ def create_app(
     app.url_map.merge_slashes = False
     policy, new_tag = settings.policy, partial(secrets.token_urlsafe, _TAG_BYTES)
     app.extensions["cartsvc"] = CartService(
-        store,
-        Merger(store, policy=policy, clock=clock, new_tag=new_tag),
+        served,
+        Merger(served, policy=policy, clock=clock, new_tag=new_tag),
         policy=policy,
         clock=clock,
         new_tag=new_tag,

@@ -115,9 +115,14 @@ class Additions(Struct, frozen=True):
 # ---- what the request alone can break ----
 
 
+def is_user_id(text: str) -> bool:
+    """Return whether this can be a user id."""
+    return USER_ID.fullmatch(text) is not None and text not in _DOTS
+
+
 def check_user_id(user_id: str, *, place: str = "/user_id") -> None:
     """Raise InvalidRequest unless this can be a user id."""
-    if not USER_ID.fullmatch(user_id) or user_id in _DOTS:
+    if not is_user_id(user_id):
         detail = "A user_id has 1 to 255 of the characters A-Z a-z 0-9 . _ ~ @ : + | - and is neither '.' nor '..'."
         raise InvalidRequest([Fault(place, detail)])
 

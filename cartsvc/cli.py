@@ -16,14 +16,15 @@ from msgspec import structs
 
 from cartsvc import record as records
 from cartsvc.backup import read_line, write_line
-from cartsvc.cart import check_user_id
-from cartsvc.errors import CartsvcError, InvalidRequest, OutcomeUnknown, RecordUnreadable, StoreError
+from cartsvc.cart import check_user_id, is_user_id
+from cartsvc.errors import CartsvcError, InvalidRequest, OutcomeUnknown, RecordUnreadable, StoreError, driver_words
 from cartsvc.record import GUEST, Record, live_cart
 from cartsvc.stores.base import CartStore, Reach
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+_MAX_NAME = 200  # characters that are shown of a name that is no user id
 _LONGEST = 64 * 2**20  # bytes of a line; a record of the largest cart that settings allow takes a third of that
 _HOUR = 3_600_000  # milliseconds
 _SPANS = {"an hour": _HOUR, "a day": 24 * _HOUR, "a week": 168 * _HOUR, "30 days": 720 * _HOUR}
@@ -53,7 +54,7 @@ class _Command(click.Command):
         except BrokenPipeError:
             raise  # click ends quietly when nobody reads any more
         except (CartsvcError, OSError) as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(_explain(error)) from error
 
 
 def carts_commands(store: CartStore, *, clock: Callable[[], int], new_tag: Callable[[], str]) -> click.Group:
@@ -117,7 +118,7 @@ def _import(desk: _Desk, file: BinaryIO, on_conflict: str) -> None:
             _count_unreadable(counts, f"line {number}: {user_id}", error)
         except StoreError as error:
             unsure = isinstance(error, OutcomeUnknown)
-            _say(f"line {number}: {'The store did not say whether this was written.' if unsure else error}")
+            _say(f"line {number}: {'The store did not say whether this was written.' if unsure else _explain(error)}")
             _say(_told(counts, *_OUTCOMES))
             raise click.ClickException("Stopped there. Running it again does no harm.") from error
         else:
@@ -130,7 +131,10 @@ def _import(desk: _Desk, file: BinaryIO, on_conflict: str) -> None:
 @click.command("stats", cls=_Command)
 @click.pass_obj
 def _stats(desk: _Desk) -> None:
-    """Count what is stored, as JSON. Bytes are those of ids and records; a store takes some more."""
+    """Count what is stored, as JSON. Bytes are those of ids and records; a store takes some more.
+
+    A record that cannot be read is named on standard error, and the command ends with 1.
+    """
     counts: Counter[str] = Counter()
     spans = dict.fromkeys([*_SPANS, "later"], 0)
     largest: tuple[int, str | None] = (0, None)
@@ -149,6 +153,8 @@ def _stats(desk: _Desk) -> None:
     others = {"largest": {"user_id": largest[1], "bytes": largest[0]}, "expire_within": spans}
     told = {name: counts[name] for name in names} | others
     click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2))
+    if counts["unreadable"]:
+        sys.exit(1)
 
 
 @click.command("purge", cls=_Command)
@@ -163,8 +169,7 @@ def _purge(desk: _Desk, *, unreadable: bool, user_id: str | None, yes: bool) -> 
     if user_id is not None:
         check_user_id(user_id)
         _confirm(f"Erase all that is stored for {user_id}?", yes=yes)
-        desk.store.erase(user_id)
-        _say(f"Nothing is stored for {user_id}.")
+        _say(f"{user_id}: {_describe_erased(desk.store.erase(user_id), now=desk.clock())}.")
     elif unreadable:
         _confirm("Erase what this version cannot read? A newer one may be able to.", yes=yes)
         counts: Counter[str] = Counter()
@@ -172,7 +177,7 @@ def _purge(desk: _Desk, *, unreadable: bool, user_id: str | None, yes: bool) -> 
             if isinstance(record, RecordUnreadable):
                 desk.store.erase(each)
                 counts["erased"] += 1
-                _say(f"{each}: erased.")
+                _say(f"{_shown(each)}: erased.")
         _say(f"{counts['erased']} unreadable records erased.")
     else:
         _say(f"{desk.store.purge()} expired records cleared away.")
@@ -211,7 +216,7 @@ def _readable(store: CartStore, counts: Counter[str], *, label: str, quiet: bool
     """All records that can be decoded; the others are named and counted."""
     for user_id, record in _watched(store, label=label, quiet=quiet):
         if isinstance(record, RecordUnreadable):
-            _count_unreadable(counts, user_id, record)
+            _count_unreadable(counts, _shown(user_id), record)
         else:
             yield user_id, record
 
@@ -275,7 +280,32 @@ def _say(text: str) -> None:
 
 def _count_unreadable(counts: Counter[str], who: str, error: RecordUnreadable) -> None:
     counts["unreadable"] += 1
-    _say(f"{who}: {error}")
+    _say(f"{who}: {_explain(error)}")
+
+
+def _shown(name: str) -> str:
+    """Return the name of a record for a terminal: a user id as it is, any other name as escaped bytes in quotes."""
+    if is_user_id(name):
+        return name
+    escaped = repr(name.encode(errors="surrogateescape"))[1:]
+    return escaped if len(escaped) <= _MAX_NAME else f"{escaped[:_MAX_NAME]}..."
+
+
+def _explain(error: Exception) -> str:
+    """Return the error's message, and the words of the store's driver where it has some."""
+    words = driver_words(error) if isinstance(error, StoreError | RecordUnreadable) else ""
+    return f"{error} ({words})" if words else str(error)
+
+
+def _describe_erased(found: Record | RecordUnreadable | None, *, now: int) -> str:
+    if found is None:
+        return "nothing was stored"
+    if isinstance(found, RecordUnreadable):
+        return "an unreadable record was removed"
+    cart = live_cart(found, now=now)
+    if cart is None:
+        return "a record without a cart was removed"
+    return f"a cart was removed, number of items: {len(cart.items)}"
 
 
 def _told(counts: Counter[str], *names: str) -> str:

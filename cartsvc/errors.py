@@ -28,12 +28,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cartsvc.cart import Cart
+
+
+_WORDS = 300  # characters of a driver's message that are kept
+_ARGUMENTS = re.compile(r"[, ]*with args beginning with.*", re.DOTALL)
+_UNPRINTABLE = re.compile(r"[^ -~]+")
 
 
 class Fault(NamedTuple):
@@ -192,7 +198,31 @@ class StoreFull(StoreError):
 
 
 class RecordUnreadable(CartsvcError):
-    """Stored bytes that are no record of a format this version reads."""
+    """What is stored under a cart's key is no record of a format that this version reads."""
 
     def __init__(self) -> None:
         super().__init__("What is stored for this cart cannot be read by this version.")
+
+
+def driver_words(error: StoreError | RecordUnreadable) -> str:
+    """Return what the store's driver says of the cause of this error, as one line; "" when there is no cause.
+
+    The line is for logs and for the command line. It begins with the server's code where there is one, such as NOPERM.
+    The arguments of a command are cut off, because a server repeats them for a command that it does not know, and a
+    user id or a password may be among them.
+    """
+    cause = error.__cause__
+    if cause is None:
+        return ""
+    words, code = str(cause), error_code(cause)
+    if code and not words.startswith(code):  # redis-py cuts off the codes that have a class of their own
+        words = f"{code} {words}"
+    words = _UNPRINTABLE.sub(" ", _ARGUMENTS.sub("", words)).strip()
+    return (words or type(cause).__name__)[:_WORDS]
+
+
+def error_code(cause: BaseException) -> str:
+    """Return the code with which a server begins its error, such as READONLY; "" when the error has none."""
+    stated = getattr(cause, "status_code", None)
+    found = re.match(r"[A-Z]{3,32}(?= )", str(cause))
+    return stated if isinstance(stated, str) else found[0] if found else ""

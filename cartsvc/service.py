@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
 from cartsvc import cart as carts
 from cartsvc.cart import Cart, Stamp
-from cartsvc.errors import CartNotFound, CartSealed
+from cartsvc.errors import CartNotFound, CartSealed, StoreFull
 from cartsvc.record import EMPTY, GUEST, live_cart, next_record
 from cartsvc.terms import Outcome, StaleSeal, Terms, check_conditions, check_seal, key_for, replay
 
@@ -126,9 +126,16 @@ class CartService:
         """A user_id for a shopper without an account. It allocates nothing: the first add does."""
         return GUEST + self._new_guest()
 
-    def check_ready(self) -> None:
-        """Return when the store can answer; raise StoreError when it cannot."""
-        self._store.ping()
+    def check_ready(self) -> Literal["ok", "full"]:
+        """Return whether the store takes new carts; raise StoreError when it fails.
+
+        A full store is ready, because carts can be read, made smaller and removed.
+        """
+        try:
+            self._store.ping()
+        except StoreFull:
+            return "full"
+        return "ok"
 
     def advice(self) -> list[str]:
         """What whoever runs the store should know at the start."""

@@ -17,7 +17,7 @@ from cartsvc.cores import usable_cores
 from cartsvc.errors import SettingsError
 from cartsvc.keys import AuthConfig, AuthFaults, configure
 from cartsvc.record import KEY_LIFE, Policy
-from cartsvc.stores.urls import MemoryPlace, Place, parse
+from cartsvc.stores.urls import KEY_PREFIX, MemoryPlace, Place, check_key_prefix, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -45,6 +45,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     keep_alive: int
     store: Place
     store_timeout: float
+    key_prefix: str
     memory_limit: int
     max_body: int
     policy: Policy
@@ -77,6 +78,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             keep_alive=_whole(env, "CARTSVC_KEEP_ALIVE", 5, least=1, most=3600),
             store=_place(env.str("CARTSVC_STORE_URL", "memory://", validate=_place)),
             store_timeout=_fraction(env, "CARTSVC_STORE_TIMEOUT", 2.0, least=0.1, most=60.0),
+            key_prefix=env.str("CARTSVC_KEY_PREFIX", KEY_PREFIX, validate=_check_key_prefix),
             memory_limit=_whole(env, "CARTSVC_MEMORY_LIMIT", 512 * _MIB, least=_MIB, most=2**50),
             max_body=_whole(env, "CARTSVC_MAX_BODY", 128 * _KIB, least=_KIB, most=16 * _MIB),
             policy=_policy(env),
@@ -160,6 +162,13 @@ def _place(url: str | None) -> Any:  # noqa: ANN401 - a Place; None for a fault
         return None
     try:
         return parse(url)
+    except ValueError as error:
+        raise ValidationError(str(error)) from None
+
+
+def _check_key_prefix(text: str) -> None:
+    try:
+        check_key_prefix(text)
     except ValueError as error:
         raise ValidationError(str(error)) from None
 

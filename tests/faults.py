@@ -39,9 +39,9 @@ class WrappedStore(CartStore):
         """Go through all."""
         return self.inner.scan()
 
-    def erase(self, user_id: str) -> None:
+    def erase(self, user_id: str) -> Record | RecordUnreadable | None:
         """Erase it."""
-        self.inner.erase(user_id)
+        return self.inner.erase(user_id)
 
     def purge(self) -> int:
         """Purge."""

@@ -373,10 +373,13 @@ class StoreContract:
     # ---- erase and purge ----
 
     def test_what_is_erased_is_gone(self, store: CartStore, clock: FakeClock) -> None:
-        """One record goes, whether there is one or not, and the others stay."""
+        """One record goes and is returned, expired or not; None is returned where none was; the others stay."""
+        put(store, "expired", expired := a_record(clock, lives=-1))
+        assert store.erase("expired") in {expired, None}  # a write may have cleared it
         records = {user_id: put(store, user_id, a_record(clock, note=user_id)) for user_id in "abc"}
-        store.erase("b")
-        store.erase("nobody")
+        assert store.erase("b") == records["b"]
+        assert store.erase("b") is None
+        assert store.erase("nobody") is None
         assert store.get("b") is None
         assert dict(store.scan()) == {"a": records["a"], "c": records["c"]}
 
@@ -405,6 +408,75 @@ class StoreContract:
         assert dict(store.scan()) == records
         anew = put(store, "short-0", a_record(clock))
         assert dict(store.scan()) == records | {"short-0": anew}
+
+    # ---- what cannot be decoded ----
+
+    @pytest.fixture(
+        params=[b"\x01", b"\x01\x97\xa1", b"\x02\x96", b"\xff" * 500], ids=["cut", "damaged", "newer", "0xff"]
+    )
+    def unreadable(self, store: CartStore, clock: FakeClock, request: pytest.FixtureRequest) -> str:
+        """A user whose record cannot be decoded; it has ten minutes to live. It stands between two others."""
+        put(store, "a", a_record(clock, note="a"))
+        put(store, "c", a_record(clock, note="c"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("cartsvc.record.encode", lambda _: request.param)
+            put(store, "b", a_record(clock, lives=600_000))
+        return "b"
+
+    def test_an_unreadable_record_is_an_error_of_its_own(
+        self, store: CartStore, clock: FakeClock, unreadable: str
+    ) -> None:
+        """It can be neither read nor changed, and is not taken for absent; the others can."""
+
+        def change(_: Record | None) -> tuple[Record | None, None]:
+            raise AssertionError
+
+        for _ in range(2):
+            with pytest.raises(RecordUnreadable):
+                store.get(unreadable)
+            with pytest.raises(RecordUnreadable):
+                store.update(unreadable, change)
+        changed = put(store, "a", a_record(clock, note="changed"))
+        assert store.get("a") == changed
+
+    def test_a_scan_names_an_unreadable_record(self, store: CartStore, unreadable: str) -> None:
+        """It comes as the error, and the others come too."""
+        found = dict(store.scan())
+        assert isinstance(found.pop(unreadable), RecordUnreadable)
+        assert found == {"a": store.get("a"), "c": store.get("c")}
+
+    def test_an_unreadable_record_can_be_erased(self, store: CartStore, clock: FakeClock, unreadable: str) -> None:
+        """It is returned as the error; then its user has a cart again, which lives its own life."""
+        assert isinstance(store.erase(unreadable), RecordUnreadable)
+        assert store.erase(unreadable) is None
+        assert store.get(unreadable) is None
+        assert set(dict(store.scan())) == {"a", "c"}
+        anew = put(store, unreadable, a_record(clock, lives=1_200_000))
+        clock.advance(1_199_999)
+        store.purge()
+        assert dict(store.scan()) == {"a": store.get("a"), "b": anew, "c": store.get("c")}
+
+    def test_an_unreadable_record_goes_with_its_time(self, store: CartStore, clock: FakeClock, unreadable: str) -> None:
+        """A store that clears by itself finds it in the end; until then and afterwards the others are served."""
+        clock.advance(600_000 + 60_000)
+        store.purge()
+        changed = put(store, "a", a_record(clock, note="changed"))
+        found = dict(store.scan())
+        found.pop(unreadable, None)
+        assert found == {"a": changed, "c": store.get("c")}
+
+    @pytest.mark.parametrize(
+        "name", ["\u00fc/x", "a b", "..", "\x1b[31m", "n" * 256, "\udcff\udc80"], ids=lambda name: ascii(name)[:12]
+    )
+    def test_a_name_that_is_no_user_id_is_unreadable(self, store: CartStore, clock: FakeClock, name: str) -> None:
+        """Whatever is stored there: a scan names it, goes on and lets it be erased."""
+        others = {user_id: put(store, user_id, a_record(clock, note=user_id)) for user_id in ("a", "c")}
+        record = put(store, name, a_record(clock))
+        found = dict(store.scan())
+        assert isinstance(found.pop(name), RecordUnreadable)
+        assert found == others
+        assert store.erase(name) == record
+        assert dict(store.scan()) == others
 
     # ---- many threads ----
 
@@ -494,56 +566,6 @@ class StoreContract:
         """Any sequence of calls and of time leaves in the store what it leaves in a plain dict."""
         part = settings(max_examples=max(1, settings().max_examples // self.PART))
         run_state_machine_as_test(lambda: StoreMachine(store, clock), settings=part)
-
-
-class LastingStoreContract(StoreContract):
-    """What stores promise besides whose records outlive the process: some may be damaged, or from a newer version."""
-
-    # ---- what cannot be decoded ----
-
-    @pytest.fixture(
-        params=[b"\x01", b"\x01\x97\xa1", b"\x02\x96", b"\xff" * 500], ids=["cut", "damaged", "newer", "0xff"]
-    )
-    def unreadable(self, store: CartStore, clock: FakeClock, request: pytest.FixtureRequest) -> str:
-        """A user whose record cannot be decoded; it has ten minutes to live. It stands between two others."""
-        put(store, "a", a_record(clock, note="a"))
-        put(store, "c", a_record(clock, note="c"))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("cartsvc.record.encode", lambda _: request.param)
-            put(store, "b", a_record(clock, lives=600_000))
-        return "b"
-
-    def test_an_unreadable_record_is_an_error_of_its_own(
-        self, store: CartStore, clock: FakeClock, unreadable: str
-    ) -> None:
-        """It can be neither read nor changed, and is not taken for absent; the others can."""
-
-        def change(_: Record | None) -> tuple[Record | None, None]:
-            raise AssertionError
-
-        for _ in range(2):
-            with pytest.raises(RecordUnreadable):
-                store.get(unreadable)
-            with pytest.raises(RecordUnreadable):
-                store.update(unreadable, change)
-        changed = put(store, "a", a_record(clock, note="changed"))
-        assert store.get("a") == changed
-
-    def test_a_scan_names_an_unreadable_record(self, store: CartStore, unreadable: str) -> None:
-        """It comes as the error, and the others come too."""
-        found = dict(store.scan())
-        assert isinstance(found.pop(unreadable), RecordUnreadable)
-        assert found == {"a": store.get("a"), "c": store.get("c")}
-
-    def test_an_unreadable_record_can_be_erased(self, store: CartStore, clock: FakeClock, unreadable: str) -> None:
-        """Then its user has a cart again, which lives its own life."""
-        store.erase(unreadable)
-        assert store.get(unreadable) is None
-        assert set(dict(store.scan())) == {"a", "c"}
-        anew = put(store, unreadable, a_record(clock, lives=1_200_000))
-        clock.advance(1_199_999)
-        store.purge()
-        assert dict(store.scan()) == {"a": store.get("a"), "b": anew, "c": store.get("c")}
 
 
 class StoreMachine(RuleBasedStateMachine):

@@ -77,10 +77,12 @@ class Shelf(MemoryStore):
             yield user_id, RecordUnreadable()
         yield from super().scan()
 
-    def erase(self, user_id: str) -> None:
+    def erase(self, user_id: str) -> Record | RecordUnreadable | None:
         """Damaged or not."""
-        self.damaged.discard(user_id)
-        super().erase(user_id)
+        if user_id in self.damaged:
+            self.damaged.remove(user_id)
+            return RecordUnreadable()
+        return super().erase(user_id)
 
 
 class Desk:
@@ -624,7 +626,7 @@ def test_stats_counts_what_there_is(desk: Desk) -> None:
     desk.fill()
     desk.store.damaged = {"dora"}
     counted = desk.run("stats")
-    assert counted.exit_code == 0
+    assert counted.exit_code == 1
     assert counted.stderr == f"dora: {RecordUnreadable()}\n"
     told = json.loads(counted.stdout)
     sizes = {user_id: len(user_id) + len(encode(record)) for user_id, record in MemoryStore.scan(desk.store)}
@@ -681,9 +683,20 @@ def test_one_user_is_forgotten_when_asked(desk: Desk) -> None:
     expected = {user_id: record for user_id, record in desk.content().items() if user_id != "alice"}
     assert desk.run("purge", "--user", "alice", stdin="n\n").exit_code == 1
     assert "alice" in desk.content()
-    for _ in range(2):
-        assert desk.run("purge", "--user", "alice", "--yes").exit_code == 0
-        assert desk.content() == expected
+    desk.store.damaged = {"dora"}
+    for user_id, said in [
+        ("alice", "a cart was removed, number of items: 2"),
+        ("alice", "nothing was stored"),
+        ("bob", "a record without a cart was removed"),
+        ("dora", "an unreadable record was removed"),
+        ("dora", "nothing was stored"),
+    ]:
+        purged = desk.run("purge", "--user", user_id, "--yes")
+        assert (purged.exit_code, purged.stdout, purged.stderr) == (0, "", f"{user_id}: {said}.\n")
+        assert user_id not in desk.content()
+    del expected["bob"]
+    assert desk.content() == expected
+    assert desk.store.damaged == set()
 
 
 def test_purge_takes_sensible_words_only(desk: Desk) -> None:

@@ -45,7 +45,7 @@ _README, _API, _CONCEPTS, _CONFIGURATION, _OPERATIONS, _STORES, _TUTORIAL = (
         "docs/tutorial.md",
     )
 )
-_ACL = re.findall(r"`(ACL SETUSER .+?)`", _STORES)
+_ACL = [command.replace("\\|", "|") for command in re.findall(r"`(ACL SETUSER .+?)`", _STORES)]
 _COMPOSE = (_ROOT / "docker-compose.yml").read_text()
 _PAGES = sorted([*_ROOT.glob("*.md"), *_ROOT.glob("docs/**/*.md")])
 _TEXTS = {page.relative_to(_ROOT).as_posix(): page.read_text() for page in _PAGES}
@@ -336,7 +336,7 @@ def test_compose_passes_on_every_setting_but_the_port() -> None:
 _OF_AUTH = re.compile(r"CARTSVC_(AUTH|JWT_\w+|GUEST_KEY)")
 _each_setting = pytest.mark.parametrize(
     ("name", "default", "bounds"),
-    [row for row in _settings() if not _OF_AUTH.fullmatch(row[0])],
+    [row for row in _settings() if not _OF_AUTH.fullmatch(row[0]) and row[0] != "CARTSVC_KEY_PREFIX"],
     ids=lambda cell: cell.split()[0],
 )
 
@@ -376,6 +376,15 @@ def test_bounds_are_those_told(name: str, default: str, bounds: str, monkeypatch
             _with(monkeypatch, name, value)
         shown = "..." if name == "CARTSVC_STORE_URL" else repr(value)  # it may hold a password
         assert refused.value.faults == (f"{name}={shown}: must be {told}",)
+
+
+def test_the_key_prefix_is_the_one_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its default, and in the message what the README allows."""
+    (default, bounds) = next(row[1:] for row in _settings() if row[0] == "CARTSVC_KEY_PREFIX")
+    assert Settings.from_env().key_prefix == default.strip("`")
+    with pytest.raises(SettingsError) as refused:
+        _with(monkeypatch, "CARTSVC_KEY_PREFIX", "*")
+    assert refused.value.faults == (f"CARTSVC_KEY_PREFIX='*': must be {bounds.replace('`', '')}",)
 
 
 def _with(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> Settings:

@@ -20,7 +20,7 @@ import pytest
 from clock import FakeClock
 from lmdb_child import Child, add_one, name
 from msgspec import structs
-from store_contract import DAY, LastingStoreContract, RefusedError, a_record, put, remove
+from store_contract import DAY, RefusedError, StoreContract, a_record, put, remove
 
 from cartsvc import record as records
 from cartsvc.errors import RecordUnreadable, StoreError, StoreFull, StoreUnusable
@@ -40,7 +40,7 @@ SIZES = {"small": (50, 400), "mixed": (50, 60_000), "large": (5_000, 64_000)}  #
 sizes = pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 
 
-class TestLmdbStore(LastingStoreContract):
+class TestLmdbStore(StoreContract):
     """The contract, held by the LMDB store."""
 
     THREADS = 8
@@ -431,10 +431,12 @@ def test_a_full_store_can_be_read_and_emptied(small: LmdbStore, clock: FakeClock
     with pytest.raises(StoreFull):
         mark_absent_carts()
     kept[user] = put(small, user, structs.replace(kept[user], tag="marked", marks=(mark,)))
-    small.ping()
+    with pytest.raises(StoreFull):
+        small.ping()
     for each in others:
         remove(small, each)
         del kept[each]
+    small.ping()
     assert dict(small.scan()) == kept
     assert len(fill(small, clock)) > 0.9 * len(others)
 
@@ -486,6 +488,29 @@ def test_a_reader_in_the_way_of_a_full_store_costs_no_cart(
     for user in kept:
         remove(small, user)
     assert list(small.scan()) == []
+
+
+def test_what_has_expired_counts_as_room(small: LmdbStore, clock: FakeClock) -> None:
+    """A ping of a full store takes what the next write would clear for free room."""
+    fill(small, clock)
+    clock.advance(DAY - 1)
+    with pytest.raises(StoreFull):
+        small.ping()
+    clock.advance(MINUTE + 1)
+    small.ping()
+
+
+def test_a_disk_that_is_gone_is_a_store_away(store: LmdbStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ping says so, and not that something is wrong with the service."""
+
+    def gone(_: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(os, "statvfs", gone)
+    with pytest.raises(StoreError) as raised:
+        store.ping()
+    assert type(raised.value) is StoreError
+    assert isinstance(raised.value.__cause__, FileNotFoundError)
 
 
 def test_what_has_expired_makes_room(small: LmdbStore, clock: FakeClock) -> None:
@@ -561,8 +586,16 @@ def test_a_full_disk_is_a_full_store(
     full = os.statvfs_result([0 if n == 4 else each for n, each in enumerate(os.statvfs(path))])  # f_bavail
     with monkeypatch.context() as patch:
         patch.setattr(os, "statvfs", lambda _: full)
+        store.ping()
         kept = fill(store, clock, (5000, 9000))
-    assert len(kept) > 100
+        with pytest.raises(StoreFull):
+            store.ping()
+        remove(store, kept.popitem()[0])
+        for user in list(kept)[: len(kept) // 4]:
+            remove(store, user)
+            del kept[user]
+        store.ping()
+    assert len(kept) > 75
     assert dict(store.scan()) == kept
     for user in list(kept)[::2]:
         remove(store, user)

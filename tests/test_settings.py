@@ -7,6 +7,7 @@ import traceback
 
 import msgspec
 import pytest
+from limits.storage import RedisStorage
 
 from cartsvc.cart import Limits
 from cartsvc.errors import SettingsError
@@ -71,6 +72,7 @@ def test_without_an_environment_all_is_as_the_contract_says() -> None:
         keep_alive=5,
         store=MemoryPlace(),
         store_timeout=2.0,
+        key_prefix="cart:",
         memory_limit=512 * 2**20,
         max_body=128 * 2**10,
         policy=Policy(
@@ -103,7 +105,7 @@ def test_the_tables_here_have_every_setting() -> None:
     fields = {each.name for each in msgspec.structs.fields(Settings)} - {"policy", "warnings"}
     fields |= {f"policy.{each.name}" for each in msgspec.structs.fields(Policy)} - {"policy.limits"}
     fields |= {f"policy.limits.{each.name}" for each in msgspec.structs.fields(Limits)}
-    others = {"store", "store_timeout", "auth", "rate_limit", "cors_origins", "log_level"}
+    others = {"store", "store_timeout", "key_prefix", "auth", "rate_limit", "cors_origins", "log_level"}
     assert {path for _, path, *_ in WHOLE} | others == fields
 
 
@@ -129,6 +131,30 @@ def test_a_number_too_long_for_python_is_a_fault_like_any_other(monkeypatch: pyt
 
 
 # ---- the store ----
+
+
+@pytest.mark.parametrize(
+    "prefix", ["cart:", "c", "shop-2/cart:", "!#$%&()+,-./~^_`|<=>;@", "x" * 64, "limits:", "LIMITER:"]
+)
+def test_a_key_prefix_is_taken(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+    """Letters, digits and most signs."""
+    monkeypatch.setenv("CARTSVC_KEY_PREFIX", prefix)
+    assert Settings.from_env().key_prefix == prefix
+
+
+@pytest.mark.parametrize("prefix", ["", " ", "a b", "a\t", "a\n", "\x7f", "\u00fc:", "x" * 65, *"*?[]{}\\'\""])
+def test_a_key_prefix_that_would_match_other_keys_is_refused(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+    """Blanks, quotes, what SCAN and access lists take for a pattern, and what decides about a cluster's slots."""
+    told = "must be 1 to 64 printable ASCII characters without blanks, quotes and * ? [ ] { } \\"
+    assert faults(monkeypatch, CARTSVC_KEY_PREFIX=prefix) == [f"CARTSVC_KEY_PREFIX={prefix!r}: {told}"]
+
+
+@pytest.mark.parametrize("prefix", ["L", "LIMIT", "LIMITS", "LIMITS:", "LIMITS:cart:"])
+def test_a_key_prefix_of_the_counters_is_refused(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+    """Or `carts stats` would take the counters of CARTSVC_RATE_LIMIT for damaged carts."""
+    assert f"{RedisStorage.PREFIX}:".startswith(prefix) or prefix.startswith(f"{RedisStorage.PREFIX}:")
+    (fault,) = faults(monkeypatch, CARTSVC_KEY_PREFIX=prefix)
+    assert "must not begin as LIMITS: does" in fault
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import re
 import socket
 import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -259,6 +261,47 @@ def test_nobody_notices_when_slots_move(clock: FakeClock) -> None:
                 said.update({name: each["count"] for name, each in client.info("errorstats").items()})
         assert said["errorstat_MOVED"] > 0
         assert said["errorstat_ASK"] > 0
+
+
+def test_the_documented_user_may_all_that_it_needs_while_slots_move(clock: FakeClock) -> None:
+    """Each command of a user made by the line in docs/stores.md is let through, in the middle of a move too."""
+    page = (Path(__file__).parents[1] / "docs" / "stores.md").read_text()
+    line = re.findall(r"`(ACL SETUSER carts on .+?)`", page)
+    (command,) = (each.replace("\\|", "|").split(" ") for each in line)  # a bar is escaped in a table
+    with cluster() as nodes, joined(nodes) as newcomer:
+        places = [*nodes, newcomer]
+        for node in places:
+            asked(node, *command)
+        users = [users_of(number)[0] for number in range(3)]
+        with (
+            opened(nodes, clock, before="carts:password@") as store,
+            opened(nodes, clock, before="carts:password@") as other,
+        ):
+            load = Load([store, other], clock, users)
+
+            def work() -> None:
+                load.wait_for_each()
+                assert [store.get(user) is not None for user in users] == [True] * 3
+                assert {user for user, _ in store.scan()} <= {*users}
+                store.ping()
+                store.erase("nobody")
+
+            with load.running():
+                load.wait_for_each()
+                for node, user in zip(nodes, users, strict=True):
+                    move_key_by_key(slot_of(user), node, newcomer, work)
+                    move_at_once(slot_of(user), newcomer, node, work)
+                    work()
+            assert load.refused == []
+            assert quantities(store, users) == load.acknowledged()
+            store.advice()
+        said: Counter[str] = Counter()
+        for node in places:
+            assert asked(node, "ACL", "LOG") == []
+            with node.client() as client:
+                said.update({name: each["count"] for name, each in client.info("errorstats").items()})
+        assert said["errorstat_ASK"] > 0
+        assert said["errorstat_MOVED"] > 0
 
 
 # ---- nodes that fail ----

@@ -25,7 +25,7 @@ from cryptography.x509.oid import NameOID
 from proxy import Fate, proxy
 from redis.exceptions import RedisError
 from services import make_service
-from store_contract import DAY, LastingStoreContract, a_record, adding, at_once, put, putting, remove
+from store_contract import DAY, StoreContract, a_record, adding, at_once, put, putting, remove
 from valkey_child import Child
 from valkeys import eventually, valkey
 
@@ -127,7 +127,7 @@ def kind_of(call: Callable[[], object]) -> type[Exception] | None:
     return None
 
 
-class TestValkeyStore(LastingStoreContract):
+class TestValkeyStore(StoreContract):
     """The contract, held by the Valkey store."""
 
     THREADS = THREADS

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, cast
 from flask import current_app
 
 from cartsvc.api.blueprint import Blueprint, answers
-from cartsvc.api.schemas import STATUS
+from cartsvc.api.schemas import READINESS, STATUS
 
 if TYPE_CHECKING:
     from cartsvc.service import CartService
 
 _OK = {"status": "ok"}
+_READY = {**_OK, "writes": "ok"}
 
 blp = Blueprint("health", __name__, description="For load balancers and orchestrators.", always=(500,))
 
@@ -28,12 +29,12 @@ def live() -> dict[str, str]:
 
 
 @blp.route("/readyz", methods=["GET"])
-@answers(503, 507)
-@blp.response(200, STATUS, example=_OK, description="It can.")
+@answers(503)
+@blp.response(200, READINESS, example=_READY, description="It can.")
 def ready() -> dict[str, str]:
     """Can it serve carts?
 
-    Asks the store; 503 while it is away, 507 when it takes no more.
+    Sends the store a write that changes nothing; 503 while the store is unavailable. A full store is ready, because its
+    carts can be read, made smaller and removed: then `writes` is `full`.
     """
-    cast("CartService", current_app.extensions["cartsvc"]).check_ready()
-    return _OK
+    return {**_OK, "writes": cast("CartService", current_app.extensions["cartsvc"]).check_ready()}

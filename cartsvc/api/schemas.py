@@ -120,6 +120,12 @@ class StatusSchema(_Strict):
     status = _text(enum=["ok"])
 
 
+class ReadinessSchema(StatusSchema):
+    """Whether the service can serve carts."""
+
+    writes = _text(enum=["ok", "full"], description="full: carts can be read, made smaller and removed, but not grow.")
+
+
 # ---- requests ----
 
 
@@ -299,6 +305,6 @@ def state_limits(schemas: dict[str, Any], limits: Limits) -> None:
     schemas["NewCart"]["properties"]["items"]["maxItems"] = limits.max_items
 
 
-ITEM, CART, GUEST, STATUS = ItemSchema(), CartSchema(), GuestSchema(), StatusSchema()
+ITEM, CART, GUEST, STATUS, READINESS = ItemSchema(), CartSchema(), GuestSchema(), StatusSchema(), ReadinessSchema()
 MERGE = MergeSchema()
 NEW_ITEM, NEW_ITEMS, NEW_CART, ITEM_CHANGE = NewItemSchema(), NewItemsSchema(), NewCartSchema(), ItemChangeSchema()

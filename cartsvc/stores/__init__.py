@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cartsvc.stores.urls import LmdbPlace, MemoryPlace, ValkeyPlace
+from cartsvc.stores.urls import KEY_PREFIX, LmdbPlace, MemoryPlace, ValkeyPlace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,12 +16,20 @@ if TYPE_CHECKING:
 # ruff: noqa: PLC0415 - only the chosen store is imported
 
 
-def open_store(place: Place, *, clock: Callable[[], int], memory_limit: int, readers: int, timeout: float) -> CartStore:
+def open_store(
+    place: Place,
+    *,
+    clock: Callable[[], int],
+    memory_limit: int,
+    readers: int,
+    timeout: float,
+    key_prefix: str = KEY_PREFIX,
+) -> CartStore:
     """Open the store at this place.
 
     ``clock`` tells milliseconds since the epoch; ``memory_limit`` is in bytes; ``readers`` is how many threads of all
-    processes there are at most; ``timeout`` is how many seconds the store may take for one request. Raises
-    StoreUnusable.
+    processes there are at most; ``timeout`` is how many seconds the store may take for one request; ``key_prefix``
+    begins the name of each key in Valkey. Raises StoreUnusable.
     """
     match place:
         case MemoryPlace():
@@ -35,7 +43,7 @@ def open_store(place: Place, *, clock: Callable[[], int], memory_limit: int, rea
         case ValkeyPlace():
             from cartsvc.stores.valkey import ValkeyStore
 
-            return ValkeyStore(place, clock=clock, timeout=timeout)
+            return ValkeyStore(place, clock=clock, timeout=timeout, key_prefix=key_prefix)
 
 
 def open_scripts(

@@ -7,13 +7,13 @@ from contextlib import nullcontext
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from cartsvc.cart import size
+from cartsvc.cart import is_user_id, size
+from cartsvc.errors import RecordUnreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from cartsvc.errors import RecordUnreadable
     from cartsvc.record import Record
 
 T = TypeVar("T")
@@ -55,12 +55,17 @@ class CartStore(ABC):
     def scan(self) -> Iterator[tuple[str, Record | RecordUnreadable]]:
         """Every record that is there from beginning to end of the iteration, in no order; others may come or not.
 
-        A record that cannot be decoded comes as the error that says so. One that is changed meanwhile may come twice.
+        A record that cannot be decoded comes as the error that says so, and so does whatever is stored under a name
+        that is no user id: bytes of it that are not UTF-8 come as surrogates (PEP 383), and :meth:`erase` takes the
+        name as it came. One that is changed meanwhile may come twice.
         """
 
     @abstractmethod
-    def erase(self, user_id: str) -> None:
-        """Take away whatever is stored for this user, also what cannot be decoded."""
+    def erase(self, user_id: str) -> Record | RecordUnreadable | None:
+        """Remove whatever is stored for this user, also what cannot be decoded, and return what it was.
+
+        A record is returned though it has expired; None means that nothing was stored.
+        """
 
     @abstractmethod
     def purge(self) -> int:
@@ -68,7 +73,10 @@ class CartStore(ABC):
 
     @abstractmethod
     def ping(self) -> None:
-        """Return when the store can take a write; raise StoreError when it cannot."""
+        """Return when the store takes new carts.
+
+        Raise StoreFull when it has no room for a new cart, and StoreError when it fails.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -81,6 +89,12 @@ class CartStore(ABC):
     def one_request(self) -> AbstractContextManager[object]:
         """Calls made inside of it belong to one request, and share the time that a request may take."""
         return nullcontext()
+
+
+def check_name(name: str) -> None:
+    """Raise RecordUnreadable when something is stored under a name that is no user id, so that no cart can have it."""
+    if not is_user_id(name):
+        raise RecordUnreadable from ValueError("its name is no user_id")
 
 
 def is_duty(old: Record | None, new: Record) -> bool:

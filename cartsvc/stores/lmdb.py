@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import time
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -14,7 +13,7 @@ import lmdb
 
 from cartsvc import record as records
 from cartsvc.errors import RecordUnreadable, StoreError, StoreFull, StoreUnusable
-from cartsvc.stores.base import CartStore, Reach, T, is_duty
+from cartsvc.stores.base import CartStore, Reach, T, check_name, is_duty
 from cartsvc.stores.guard import Guard
 
 if TYPE_CHECKING:
@@ -30,7 +29,8 @@ _CHECK_READERS = 30.0  # seconds between two looks for killed readers: what they
 _PART = 2  # carts may fill half of the map: with less to spare, large ones found no run of free pages
 _NO_ROOM = (errno.EDQUOT, errno.EFBIG)  # a quota, a limit on files; for ENOSPC there is a class
 _LEAST_ROOM = 2**16  # bytes left on a disk that is not full
-_log = logging.getLogger(__name__)
+_NEW_PAGES = 4  # that a small cart may take: a leaf and a branch in either table are split for it
+_MIN_FREE = 2**17  # bytes left for carts, on the disk and in the file, whose last changes keep some of its pages
 
 
 class LmdbStore(CartStore):
@@ -73,7 +73,7 @@ class LmdbStore(CartStore):
     def get(self, user_id: str) -> Record | None:
         """Look the record up in the last committed state."""
         with self._errors(), self._begin() as txn:
-            data = txn.get(user_id.encode(), db=self._records)
+            data = txn.get(_key(user_id), db=self._records)
         if data is None:
             return None
         record = records.decode(data)
@@ -81,7 +81,7 @@ class LmdbStore(CartStore):
 
     def update(self, user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
         """Change the record in a write transaction; in a second one if there was no room and now there may be."""
-        key = user_id.encode()
+        key = _key(user_id)
         try:
             return self._update(key, change)
         except StoreFull:
@@ -95,22 +95,29 @@ class LmdbStore(CartStore):
         while page := self._page(after):
             after = page[-1][0]
             for key, data in page:
+                user_id = key.decode(errors="surrogateescape")
                 try:
+                    check_name(user_id)
                     record = records.decode(data)
                 except RecordUnreadable as error:
-                    yield key.decode(), error
+                    yield user_id, error
                 else:
                     if record.expires_at > self._clock():
-                        yield key.decode(), record
+                        yield user_id, record
 
-    def erase(self, user_id: str) -> None:
+    def erase(self, user_id: str) -> Record | RecordUnreadable | None:
         """Remove the record. What the other table has of one that cannot be decoded goes in its time."""
-        key = user_id.encode()
+        key = _key(user_id)
         with self._errors(), self._begin(write=True) as txn:
             data = txn.pop(key, db=self._records)
-            if data is not None:
-                with suppress(RecordUnreadable):
-                    txn.delete(_due_key(key, records.decode(data)), db=self._due)
+            if data is None:
+                return None
+            try:
+                record = records.decode(data)
+            except RecordUnreadable as error:
+                return error
+            txn.delete(_due_key(key, record), db=self._due)
+            return record
 
     def purge(self) -> int:
         """Clear all of the minutes that are over, some in each transaction."""
@@ -121,9 +128,15 @@ class LmdbStore(CartStore):
         return total
 
     def ping(self) -> None:
-        """Begin a write: whoever is stuck in one keeps all others from writing."""
-        with self._errors(), self._begin(write=True):
-            pass
+        """Begin a write, because a process that is stuck in one keeps all others from writing.
+
+        The store is full when fewer pages of the map's half are left than a small cart may take, or less than 128 KiB
+        of the file and the disk together, and nothing has expired that the next write would clear. Some small carts may
+        still find room in pages that have some; a quota of the disk shows only when a write fails.
+        """
+        with self._errors(), self._begin(write=True) as txn:
+            if self._is_full(txn):
+                raise StoreFull
 
     def close(self) -> None:
         """Close the file, and let its directory go."""
@@ -173,7 +186,7 @@ class LmdbStore(CartStore):
 
     def _clear(self, txn: lmdb.Transaction[bytes], now: int, most: int) -> tuple[int, bool]:
         """Remove at most ``most`` records of minutes that are over; tells how many, and whether there may be more."""
-        over = (now // _MINUTE).to_bytes(8, "big")
+        over = _minute(now)
         cleared = 0
         with txn.cursor(db=self._due) as cursor:
             for _ in range(most):
@@ -206,6 +219,19 @@ class LmdbStore(CartStore):
             self._env.set_mapsize(there + used // 2)
         return map_size // _PART // page
 
+    def _is_full(self, txn: lmdb.Transaction[bytes]) -> bool:
+        used = self._pages(txn)
+        if used + _NEW_PAGES <= self._most_pages:
+            try:
+                disk = os.statvfs(self._path)
+            except OSError as error:
+                raise StoreError from error
+            free = (self._env.info()["last_pgno"] + 1 - used) * self._env.stat()["psize"]
+            if disk.f_bavail * disk.f_frsize + free >= _MIN_FREE:
+                return False
+        with txn.cursor(db=self._due) as cursor:
+            return not (cursor.first() and cursor.key()[:8] < _minute(self._clock()))
+
     def _pages(self, txn: lmdb.Transaction[bytes]) -> int:
         """How many pages hold what is stored; the free ones between do not count."""
         tables = (txn.stat(self._records), txn.stat(self._due))
@@ -213,8 +239,8 @@ class LmdbStore(CartStore):
 
     def _begin(self, *, write: bool = False) -> lmdb.Transaction[bytes]:
         if os.getpid() != self._pid:
-            _log.critical("The LMDB store was opened before this process was forked: open one in each process.")
-            raise StoreError
+            cause = RuntimeError("LMDB was opened before this process was forked: open a store in each process")
+            raise StoreError from cause
         now = time.monotonic()
         if now - self._checked_at > _CHECK_READERS:
             self._checked_at = now
@@ -235,7 +261,6 @@ class LmdbStore(CartStore):
         except lmdb.Error as error:
             if isinstance(error, lmdb.MapFullError | lmdb.DiskError) or self._disk_is_full(error):
                 raise StoreFull from error
-            _log.exception("LMDB cannot do what was asked")
             raise StoreError from error
 
     def _disk_is_full(self, error: lmdb.Error) -> bool:
@@ -244,6 +269,13 @@ class LmdbStore(CartStore):
         return code in _NO_ROOM or (code == errno.EIO and disk.f_bavail * disk.f_frsize < _LEAST_ROOM)
 
 
+def _key(user_id: str) -> bytes:
+    return user_id.encode(errors="surrogateescape")
+
+
 def _due_key(key: bytes, record: Record) -> bytes:
-    minute = max(0, record.expires_at // _MINUTE)  # an import may bring a record from before 1970
-    return minute.to_bytes(8, "big") + key
+    return _minute(max(0, record.expires_at)) + key  # an import may bring a record from before 1970
+
+
+def _minute(milliseconds: int) -> bytes:
+    return (milliseconds // _MINUTE).to_bytes(8, "big")

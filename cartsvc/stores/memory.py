@@ -5,11 +5,12 @@ from __future__ import annotations
 import heapq
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar
 
 from cartsvc import record as records
-from cartsvc.errors import StoreFull
-from cartsvc.stores.base import CartStore, Reach, T, is_duty
+from cartsvc.errors import RecordUnreadable, StoreFull
+from cartsvc.stores.base import CartStore, Reach, T, check_name, is_duty
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ _SECOND, _MINUTE = 1_000, 60_000  # milliseconds
 _SLOTS = 150  # bytes a record takes in the two tables beside its key and its own bytes: measured, rounded up
 _SPARSE = 500  # bytes an entry of a set at which it is made anew: one that only grew has at most 130
 _A_FEW = 8  # expired records a write clears on its way
+_SMALLEST = 360  # bytes of the limit that the smallest of carts takes
 
 
 class MemoryStore(CartStore):
@@ -64,16 +66,31 @@ class MemoryStore(CartStore):
                 self._drop(user_id, old)
             return answer
 
-    def scan(self) -> Iterator[tuple[str, Record]]:
+    def scan(self) -> Iterator[tuple[str, Record | RecordUnreadable]]:
         """Go through the ids there were at the start."""
         for user_id in list(self._records):
-            record = self.get(user_id)
-            if record is not None:
-                yield user_id, record
+            try:
+                check_name(user_id)
+                record = self.get(user_id)
+            except RecordUnreadable as error:
+                yield user_id, error
+            else:
+                if record is not None:
+                    yield user_id, record
 
-    def erase(self, user_id: str) -> None:
-        """Remove the record."""
-        self.update(user_id, lambda _: (None, None))
+    def erase(self, user_id: str) -> Record | RecordUnreadable | None:
+        """Remove the record. One that cannot be decoded is searched for in the index."""
+        with self._lock:
+            try:
+                record = self._stored(user_id)
+            except RecordUnreadable as error:
+                for users in self._due.values():
+                    users.discard(user_id)
+                self._used -= _cost(user_id, self._records.pop(user_id))
+                return error
+            if record is not None:
+                self._drop(user_id, record)
+            return record
 
     def purge(self) -> int:
         """Drop all that has expired."""
@@ -85,7 +102,18 @@ class MemoryStore(CartStore):
             return before - len(self._records)
 
     def ping(self) -> None:
-        """Memory is always there."""
+        """Compare what is used with the limit.
+
+        The store is full when the limit leaves no room for the smallest of carts, after what has expired is cleared.
+        """
+        with self._lock:
+            if self._used + _SMALLEST <= self._limit:
+                return
+            now = self._clock()
+            self._clear(now, sys.maxsize)
+            self._clear_this_minute(now)
+            if self._used + _SMALLEST > self._limit:
+                raise StoreFull
 
     def close(self) -> None:
         """Forget everything."""
@@ -147,9 +175,10 @@ class MemoryStore(CartStore):
             return
         self._searched_at = now
         for user_id in list(self._due.get(now // _MINUTE, ())):
-            record = records.decode(self._records[user_id])
-            if record.expires_at <= now:
-                self._drop(user_id, record)
+            with suppress(RecordUnreadable):  # it goes when its minute is over
+                record = records.decode(self._records[user_id])
+                if record.expires_at <= now:
+                    self._drop(user_id, record)
 
 
 def _cost(user_id: str, data: bytes) -> int:

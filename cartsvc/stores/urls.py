@@ -11,6 +11,10 @@ from msgspec import Struct
 _KIB = 2**10
 _UNITS = {"": 1, "KiB": _KIB, "MiB": _KIB**2, "GiB": _KIB**3, "TiB": _KIB**4}
 _SIZE = re.compile(r"([1-9]\d{0,15})(KiB|MiB|GiB|TiB)?")
+KEY_PREFIX = "cart:"  # begins the name of each key in Valkey, unless a setting says otherwise
+_COUNTERS = "LIMITS:"  # begins the names of the rate limit's counters, as the library limits has it
+_PREFIX = re.compile(r"[!-~]{1,64}")
+_NO_PREFIX = frozenset("*?[]\\{}'\"")
 _LEAST_MAP = 4 * _KIB**2
 _LABEL = "[A-Za-z0-9_-]{1,63}"  # of a host's name
 _PORT = 6379
@@ -51,6 +55,19 @@ class ValkeyPlace(Struct, frozen=True):
 
 
 Place = MemoryPlace | LmdbPlace | ValkeyPlace
+
+
+def check_key_prefix(text: str) -> None:
+    r"""Raise ValueError unless keys in Valkey can begin with this.
+
+    Blanks would split the rule of an access list. ``* ? [ ] \`` would make SCAN and that rule match other keys. Braces
+    would put all carts into one slot of a cluster. A quote is one that a shell or a file of settings has left over. And
+    the counters of the rate limit must not be taken for carts.
+    """
+    if not _PREFIX.fullmatch(text) or not _NO_PREFIX.isdisjoint(text):
+        raise ValueError("must be 1 to 64 printable ASCII characters without blanks, quotes and * ? [ ] { } \\")
+    if text.startswith(_COUNTERS) or _COUNTERS.startswith(text):
+        raise ValueError(f"must not begin as {_COUNTERS} does: CARTSVC_RATE_LIMIT counts under keys of that name")
 
 
 def parse(url: str) -> Place:

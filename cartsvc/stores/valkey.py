@@ -13,14 +13,15 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.retry import Retry
 
 from cartsvc import record as records
 from cartsvc.errors import OutcomeUnknown, RecordUnreadable, StoreError, StoreFull, StoreUnusable
-from cartsvc.stores.base import CartStore, Reach, T, is_duty
+from cartsvc.stores.base import CartStore, Reach, T, check_name, is_duty
 from cartsvc.stores.cluster import Cluster
 from cartsvc.stores.connections import Exchange, Server, TimedConnection, TimedPool, TimedTLSConnection, exchange
+from cartsvc.stores.urls import KEY_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from cartsvc.record import Record
     from cartsvc.stores.urls import ValkeyPlace
 
-_PREFIX = b"cart:"
 _HEAD = 64  # bytes at the beginning of a record, its tag among them
 _DAY = 86_400_000  # milliseconds: so much later than a record's time the server clears it away, by its own clock
 _TURNS = 256
@@ -36,7 +36,8 @@ _PAGE = 256  # keys at once, roughly
 _CONNECTIONS = 64  # of one process; who finds none waits for one
 _AT_ONCE = 4  # lost compares that are tried again without a pause, with what the script has found instead
 _PAUSE = 0.01  # seconds, at most
-_NOBODY = b"cart:/"  # no user_id has a slash
+_PROBE = "/"  # the name of the key that a ping asks for, and never writes: no user_id has a slash
+_WRONG_TYPE = "WRONGTYPE"
 
 
 class _Script:
@@ -53,7 +54,7 @@ _EVEN_WHEN_FULL = _Script(b"#!lua flags=allow-oom\n" + _LUA)
 
 
 class ValkeyStore(CartStore):
-    """One string a record, written by compare-and-set on its tag.
+    """One string a record, written by compare-and-set on its tag. Its key is ``key_prefix`` and the user_id.
 
     ``timeout`` is how many seconds all calls of one request may take together: waiting for the turn, for a connection
     and for the server. A write is sent once: if its answer is lost, that is OutcomeUnknown.
@@ -61,8 +62,11 @@ class ValkeyStore(CartStore):
 
     reach: ClassVar[Reach] = Reach.NETWORK
 
-    def __init__(self, place: ValkeyPlace, *, clock: Callable[[], int], timeout: float) -> None:
+    def __init__(
+        self, place: ValkeyPlace, *, clock: Callable[[], int], timeout: float, key_prefix: str = KEY_PREFIX
+    ) -> None:
         self._place = place
+        self._prefix = key_prefix.encode()
         self._clock = clock
         self._timeout = timeout
         self._client = _connect(place)
@@ -86,11 +90,11 @@ class ValkeyStore(CartStore):
     def get(self, user_id: str) -> Record | None:
         """Ask for the record: one round trip."""
         with self.one_request():
-            return self._live(self._send("GET", _key(user_id)))
+            return self._live(self._send("GET", self._key(user_id)))
 
     def update(self, user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
         """Read, change, compare and set: two round trips, and one more for each time that somebody else was faster."""
-        key = _key(user_id)
+        key = self._key(user_id)
         with self.one_request() as request, self._turn(key, request):
             data = self._send("GET", key)
             for lost in count(1):
@@ -111,8 +115,9 @@ class ValkeyStore(CartStore):
     def scan(self) -> Iterator[tuple[str, Record | RecordUnreadable]]:
         """Page through the keys by SCAN, on each primary of a cluster."""
         for key in self._keys():
-            user_id = key.removeprefix(_PREFIX).decode()
+            user_id = key.removeprefix(self._prefix).decode(errors="surrogateescape")
             try:
+                check_name(user_id)
                 record = self.get(user_id)
             except RecordUnreadable as error:
                 yield user_id, error
@@ -120,22 +125,34 @@ class ValkeyStore(CartStore):
                 if record is not None:
                     yield user_id, record
 
-    def erase(self, user_id: str) -> None:
-        """Remove the string."""
+    def erase(self, user_id: str) -> Record | RecordUnreadable | None:
+        """Remove the key, of whatever type it is; a write between reading and removing it is removed as well."""
+        key = self._key(user_id)
         with self.one_request():
-            self._send("DEL", _key(user_id))
+            found: Record | RecordUnreadable | None
+            try:
+                data = self._send("GET", key)
+                found = None if data is None else records.decode(data)
+            except RecordUnreadable as error:
+                found = error
+            return found if self._send("DEL", key) else None
 
     def purge(self) -> int:
         """Nothing is to be done: the server clears expired records away, a day after their time."""
         return 0
 
     def ping(self) -> None:
-        """Send a write that compares with nothing there is: whoever could not write says so."""
+        """Send a write whose compare fails, so that it writes nothing. A server past its ``maxmemory`` is full.
+
+        A server that cannot write refuses the script before it runs.
+        """
         with self.one_request():
             try:
-                self._run(_COMPARE_AND_SET, [_NOBODY], b"-", b"", 0)
+                self._run(_COMPARE_AND_SET, [self._key(_PROBE)], b"-", b"", 0)
+            except RecordUnreadable:  # another program's key has this name: the script has run all the same
+                pass
             except OutcomeUnknown as error:  # but there was nothing to be done
-                raise StoreError from error
+                raise StoreError from error.__cause__
 
     def advice(self) -> list[str]:
         """What is to be said about the server at the start: whether it may throw carts out, or lose them all."""
@@ -154,11 +171,17 @@ class ValkeyStore(CartStore):
     def run(self, script: bytes, keys: list[str], arguments: list[Any]) -> Any:  # noqa: ANN401 - what the script returns
         """Run a script that others bring along; a cluster needs its keys in one slot. Raises StoreError."""
         with self.one_request():
-            return self._run(_Script(script), [key.encode() for key in keys], *arguments)
+            try:
+                return self._run(_Script(script), [key.encode() for key in keys], *arguments)
+            except RecordUnreadable as error:  # none of its keys is a cart
+                raise StoreError from error.__cause__
 
     def close(self) -> None:
         """Close all connections."""
         self._client.close()
+
+    def _key(self, user_id: str) -> bytes:
+        return self._prefix + user_id.encode(errors="surrogateescape")
 
     def _live(self, data: bytes | None) -> Record | None:
         record = None if data is None else records.decode(data)
@@ -168,7 +191,7 @@ class ValkeyStore(CartStore):
     def _turn(self, key: bytes, request: Exchange) -> Iterator[None]:
         turn = self._turns[hash(key) % _TURNS]
         if not turn.acquire(timeout=request.remaining()):
-            raise StoreError
+            raise StoreError from TimeoutError("another request of this process to the same cart did not end in time")
         try:
             yield
         finally:
@@ -200,6 +223,8 @@ class ValkeyStore(CartStore):
         except OutOfMemoryError as error:
             raise StoreFull from error
         except (RedisError, OSError, ValueError) as error:  # ValueError: a name that no host can have
+            if isinstance(error, ResponseError) and str(error).startswith(_WRONG_TYPE):
+                raise RecordUnreadable from error
             request = exchange.get()
             if request is not None and request.unknown:
                 raise OutcomeUnknown from error
@@ -226,7 +251,7 @@ class ValkeyStore(CartStore):
             cursor = 0
             while True:
                 with self.one_request():
-                    cursor, keys = self._send("SCAN", cursor, "MATCH", _PREFIX + b"*", "COUNT", _PAGE, **node)
+                    cursor, keys = self._send("SCAN", cursor, "MATCH", self._prefix + b"*", "COUNT", _PAGE, **node)
                 yield from keys
                 if not cursor:
                     break
@@ -254,7 +279,3 @@ def _connect(place: ValkeyPlace) -> Server | Cluster:
         return Server(connection_pool=TimedPool(host=host, port=port, **options))
 
     return Cluster(place.hosts, server) if place.cluster else server(*place.hosts[0])
-
-
-def _key(user_id: str) -> bytes:
-    return _PREFIX + user_id.encode()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from werkzeug.test import TestResponse
 
+    from cartsvc.errors import RecordUnreadable
     from cartsvc.record import Record
 
 JSON = "application/json"
@@ -91,7 +92,7 @@ class RaisingStore(CartStore):
         """Raise."""
         raise self._error
 
-    def erase(self, user_id: str) -> None:  # noqa: ARG002 - the contract's
+    def erase(self, user_id: str) -> Record | RecordUnreadable | None:  # noqa: ARG002 - the contract's
         """Raise."""
         raise self._error
 
