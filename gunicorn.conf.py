@@ -38,8 +38,9 @@ _ONE_PROCESS = isinstance(settings.store, MemoryPlace)
 # PyJWT's own fetching of keys, which nothing here uses, has ssl imported before gevent's workers replace its parts.
 warnings.filterwarnings("ignore", "Monkey-patching ssl", category=gevent.monkey.MonkeyPatchWarning)
 
-# Containers reach each other by address, and a loopback default would be heard by nobody.
-bind = f"0.0.0.0:{settings.port}"
+# By default every IPv4 address, because other containers could not connect to a loopback address.
+_host = f"[{settings.host}]" if ":" in settings.host else settings.host  # IPv6 needs brackets
+bind = f"{_host}:{settings.port}"
 
 # A worker a core, or cores stand idle. Each process of memory:// has carts of its own, so there it is one: a second one
 # would show a shopper another cart every other time.

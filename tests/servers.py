@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 _ROOT = Path(__file__).parent.parent
 _SECONDS = 30  # to start, to stop, to log something; more than the graceful time-out
-_OURS = ("CARTSVC_", "GUNICORN_", "PORT", "WEB_CONCURRENCY")  # what the shell that runs the tests must not decide
+_OURS = (
+    "CARTSVC_",
+    "GUNICORN_",
+    "HOST",
+    "PORT",
+    "WEB_CONCURRENCY",
+)  # what the shell that runs the tests must not decide
 
 
 class Ended(NamedTuple):
