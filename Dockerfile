@@ -11,7 +11,7 @@ RUN pip --python /opt/venv/bin/python install --no-cache-dir --only-binary :all:
 FROM python:3.13-slim
 
 LABEL org.opencontainers.image.title="cartsvc" \
-      org.opencontainers.image.description="A shopping-cart service that loses no accepted change and applies none twice" \
+      org.opencontainers.image.description="A shopping-cart REST service built for retries, concurrent changes and guest sign-in" \
       org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.licenses="MIT"
 

@@ -30,7 +30,9 @@ CONCRETE_STORES = {"stores.memory", "stores.lmdb", "stores.valkey"}
 # A new module is to be written down here, with what it may know, before it can be imported anywhere.
 ROOMS = {
     "wsgi": Room({"__init__", "errors"}, {"click"}),
-    "gunicorn.conf": Room({"clients", "errors", "settings", "stores", "stores.urls"}, {"gevent", "gunicorn"}),
+    "gunicorn.conf": Room(
+        {"clients", "errors", "settings", "startup", "stores", "stores.urls"}, {"gevent", "gunicorn"}
+    ),
     "__init__": Room({"app"}, set()),
     "app": Room(
         {"api", "api.rates", "auth", "cli", "jwks", "keys", "merge", "service", "settings", "stores", "stores.base"},
@@ -39,6 +41,8 @@ ROOMS = {
     "settings": Room({*CORE, "cores", "keys", "stores.urls"}, {"environs", "limits", "marshmallow", "msgspec"}),
     "clients": Room(set(), {"gunicorn"}),
     "cores": Room(set(), set()),
+    "startup": Room({"stores.urls", "version"}, set()),
+    "version": Room(set(), set()),
     "errors": Room(set(), {"msgspec"}),
     "cart": Room({"errors"}, {"msgspec"}),
     "record": Room({"cart", "errors"}, {"msgspec"}),
