@@ -247,18 +247,6 @@ def test_the_commands_of_carts_are_those_there_are() -> None:
     assert told == actual
 
 
-def test_the_variables_of_compose_are_those_it_looks_at() -> None:
-    """What the README sets in front of `docker compose` is a setting, or stands in the compose file."""
-    commands = re.findall(r"^(?:.*`)?((?:[A-Z_]+=\S+ )+)docker compose", _README, re.MULTILINE)
-    named = {name for command in commands for name in re.findall(r"([A-Z_]+)=", command)}
-    assert named == {"CARTSVC_CART_TTL", "CARTSVC_STORE_URL", "CART_SERVICE_PORTS", "COMPOSE_PROFILES"}
-    assert [name for name in named if name not in _COMPOSE] == []
-    for url in re.findall(r"CARTSVC_STORE_URL=(\S+)", _README):
-        place = urls.parse(url)
-        assert isinstance(place, urls.LmdbPlace)
-        assert f":{place.path}\n" in _COMPOSE  # where the volume is
-
-
 # ---- settings ----
 
 

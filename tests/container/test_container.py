@@ -107,6 +107,21 @@ def test_memory_and_processes_are_limited(service: Project, monkeypatch: pytest.
     assert 0 < host["PidsLimit"] <= 1024
 
 
+def test_too_little_memory_is_told(project: Project) -> None:
+    """A container smaller than what carts may take starts with a warning, before the kernel kills anything."""
+    name = f"{project.name}-small"
+    docker("run", "--detach", "--rm", "--name", name, "--memory", "128m", project.image)
+    try:
+        deadline = time.monotonic() + SECONDS
+        while "auth none" not in (logged := docker("logs", name).stderr):
+            assert time.monotonic() < deadline, logged
+            time.sleep(0.1)
+        assert "the container has 128 MiB of memory, and the service may take 576 MiB" in logged
+        assert "store memory:// (512 MiB, container 128 MiB), 1 gevent worker" in logged
+    finally:
+        docker("stop", name)
+
+
 def test_the_image_is_small(project: Project) -> None:
     """It adds less than 120 MB to its base."""
     assert inspect("image", project.image)["Size"] - inspect("image", _BASE)["Size"] < 120_000_000
@@ -198,6 +213,7 @@ def test_the_health_check_asks_where_it_listens(project: Project, host: str) -> 
         deadline = time.monotonic() + SECONDS
         while docker("exec", name, *check, expected=None).returncode != 0:
             assert time.monotonic() < deadline, docker("logs", name).stderr
+            time.sleep(0.1)
     finally:
         docker("stop", name)
 
