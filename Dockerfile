@@ -37,10 +37,11 @@ USER 10001:10001
 
 EXPOSE 8080
 
-# http.client, because urllib.request would use the proxy in http_proxy.
+# http.client, because urllib.request would use the proxy in http_proxy. A connection to 0.0.0.0 or :: reaches the
+# loopback address, so HOST works as it is.
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 CMD ["python", "-c", "\
 import http.client, os, sys;\
-service = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('PORT', '8080')), timeout=4);\
+service = http.client.HTTPConnection(os.environ.get('HOST', '127.0.0.1'), int(os.environ.get('PORT', '8080')), timeout=4);\
 service.request('GET', '/healthz');\
 sys.exit(service.getresponse().status != 200)"]
 

@@ -19,7 +19,15 @@ import gevent.monkey
 from cartsvc.clients import Clients
 from cartsvc.errors import SettingsError, StoreUnusable
 from cartsvc.settings import Settings
-from cartsvc.stores import hold
+from cartsvc.startup import (
+    connections_within,
+    container_memory,
+    files_needed,
+    files_warning,
+    memory_warning,
+    start_line,
+)
+from cartsvc.stores import count_pools, hold
 from cartsvc.stores.urls import MemoryPlace
 
 if TYPE_CHECKING:
@@ -37,8 +45,9 @@ _ONE_PROCESS = isinstance(settings.store, MemoryPlace)
 # PyJWT's own fetching of keys, which nothing here uses, has ssl imported before gevent's workers replace its parts.
 warnings.filterwarnings("ignore", "Monkey-patching ssl", category=gevent.monkey.MonkeyPatchWarning)
 
-# Containers reach each other by address, and a loopback default would be heard by nobody.
-bind = f"0.0.0.0:{settings.port}"
+# By default every IPv4 address, because other containers could not connect to a loopback address.
+_host = f"[{settings.host}]" if ":" in settings.host else settings.host  # IPv6 needs brackets
+bind = f"{_host}:{settings.port}"
 
 # A worker a core, or cores stand idle. Each process of memory:// has carts of its own, so there it is one: a second one
 # would show a shopper another cart every other time.
@@ -51,7 +60,8 @@ threads = settings.threads or 1
 # Who finds no room waits outside until somebody leaves: 1,500 idle connections must not fill it. More would be
 # unsafe: of 2,000 that all ask, each still gets a turn within a second or so, and their bodies take 256 MiB at most.
 _CONNECTIONS = 2000
-_OTHER_FILES = 200  # listeners, the store, Valkey's connections, logs
+# The rate limit counts over connections of its own.
+_pools = count_pools(settings.store) * (1 if settings.rate_limit is None else 2)
 
 
 def _allowed_files(wanted: int) -> int:
@@ -65,8 +75,8 @@ def _allowed_files(wanted: int) -> int:
 
 
 # Fewer where fewer files may be open: accepting more would fail in the middle of a request.
-_files = _allowed_files(_CONNECTIONS + _OTHER_FILES)
-worker_connections = max(_files - _OTHER_FILES, _files // 2)
+_files = _allowed_files(files_needed(_CONNECTIONS, _pools))
+worker_connections = connections_within(_files, wanted=_CONNECTIONS, pools=_pools)
 
 # Without it each request pays for a new connection. A proxy that keeps connections longer than we do meets closed ones.
 # It is also how long a client may take over the head of its request.
@@ -118,8 +128,14 @@ loglevel = settings.log_level
 
 def on_starting(server: Arbiter) -> None:
     """Refuse what would be wrong, once the command line has had its say; tell what looks like a slip."""
-    for warning in settings.warnings:
-        server.log.warning(warning)
+    container = container_memory()
+    for warning in (
+        *settings.warnings,
+        memory_warning(container, store=settings.store, memory_limit=settings.memory_limit, workers=server.cfg.workers),
+        files_warning(worker_connections, wanted=_CONNECTIONS, files=_files),
+    ):
+        if warning is not None:
+            server.log.warning(warning)
     if settings.auth is None:
         server.log.warning("CARTSVC_AUTH=none: whoever reaches this port can read and change every cart")
     if _ONE_PROCESS and server.cfg.workers > 1:
@@ -139,6 +155,18 @@ def on_starting(server: Arbiter) -> None:
         server.held = hold(settings.store)  # for as long as the server lives; its workers inherit it
     except StoreUnusable as error:
         sys.exit(f"cartsvc cannot start: {error}")
+    server.log.info(
+        start_line(
+            settings.store,
+            memory_limit=settings.memory_limit,
+            container=container,
+            workers=server.cfg.workers,
+            worker_class=server.cfg.worker_class_str,
+            threads=server.cfg.threads,
+            connections=server.cfg.worker_connections,
+            auth="none" if settings.auth is None else "jwt",
+        )
+    )
 
 
 def post_fork(server: Arbiter, worker: Worker) -> None:

@@ -1,4 +1,4 @@
-"""A shopping-cart service that loses no accepted change and applies none twice."""
+"""A shopping-cart REST service built for retries, concurrent changes and guest sign-in."""
 
 from cartsvc.app import create_app
 

@@ -37,6 +37,17 @@ if TYPE_CHECKING:
 _TAG_BYTES = 12  # 96 random bits: nobody meets the same tag twice
 _GUEST_BYTES = 16  # 128 random bits: nobody guesses another's cart
 _REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match")
+# Tracing tools and HTTP libraries add these to each request of a page; one that is not allowed blocks the request.
+_COMMON_HEADERS = (
+    "Cache-Control",
+    "X-Request-ID",
+    "X-Requested-With",
+    "baggage",
+    "sentry-trace",
+    "traceparent",
+    "tracestate",
+)
+_LABEL = r"[a-z0-9_-]{1,63}"  # of a host's name
 _RESPONSE_HEADERS = ("ETag", "Idempotency-Replayed", "Location", "Retry-After", "WWW-Authenticate")
 _PREFLIGHT_SECONDS = 600
 _COUNTER_SECONDS = 0.25  # that a request may wait to be counted
@@ -122,7 +133,7 @@ def create_app(
         CORS(
             app,
             origins=[_pattern(origin) for origin in settings.cors_origins],
-            allow_headers=_REQUEST_HEADERS,
+            allow_headers=[_literal(name) for name in (*_REQUEST_HEADERS, *_COMMON_HEADERS, *settings.cors_headers)],
             expose_headers=_RESPONSE_HEADERS,
             max_age=_PREFLIGHT_SECONDS,
         )
@@ -154,8 +165,18 @@ def _rates(settings: Settings, clock: Callable[[], int], timeout: float) -> Rate
 
 
 def _pattern(origin: str) -> str | re.Pattern[str]:
-    """The origin and no other: flask-cors takes the brackets of an IPv6 address for a pattern, and lets others in."""
-    return origin if origin == "*" else re.compile(re.escape(origin) + r"\Z", re.IGNORECASE)
+    """Return what matches this origin and no other; ``*`` as the leftmost label matches exactly one label."""
+    if origin == "*":
+        return origin
+    scheme, found, host = origin.partition("://*.")
+    if not found:
+        return _literal(origin)
+    return re.compile(rf"{scheme}://{_LABEL}\.{re.escape(host)}\Z", re.ASCII | re.IGNORECASE)
+
+
+def _literal(text: str) -> re.Pattern[str]:
+    """Return what matches this text alone: flask-cors takes brackets and other signs for a pattern."""
+    return re.compile(re.escape(text) + r"\Z", re.ASCII | re.IGNORECASE)
 
 
 def _seconds() -> float:

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jwt
+from jwt.exceptions import InvalidSubjectError
 
 from cartsvc.cart import check_user_id
 from cartsvc.errors import Forbidden, InvalidRequest, Unauthorized
@@ -164,6 +165,8 @@ class Auth:
                 raise _invalid("This token was made for another service.") from None
             except jwt.MissingRequiredClaimError as error:
                 raise _invalid(f"This token lacks the claim {error.claim}.") from None
+            except InvalidSubjectError:
+                raise _invalid("This token's sub must be a string, and not a number or anything else.") from None
             except jwt.PyJWTError:
                 raise _invalid("This token is malformed.") from None
             _check_times(claims, now=self._clock() / 1000)

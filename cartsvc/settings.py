@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import re
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,12 @@ _KIB, _MIB = 2**10, 2**20
 _OF_AUTH = ("jwt_key", "jwt_jwks_url", "jwt_algorithms", "jwt_issuer", "jwt_audience", "guest_key")
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
-_ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
+_ORIGIN = re.compile(r"(https?)://((?:\*\.)?[A-Za-z0-9-][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_NO_ORIGIN = "must be * or origins such as https://shop.example or https://*.shop.example, separated by commas"
+_MAX_PORT = 65_535
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token (RFC 9110, section 5.6.2)
+_QUOTES = "\"'"
 
 # Kubernetes tells every pod where a Service is in variables named after it. For a Service called "cartsvc" they begin
 # as our settings do: CARTSVC_SERVICE_HOST, CARTSVC_PORT_8080_TCP_ADDR, ...
@@ -39,6 +45,7 @@ _KUBERNETES = re.compile(r"CARTSVC_(.+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(
 class Settings(Struct, frozen=True, kw_only=True):
     """The settings; docs/configuration.md explains each. Sizes are in bytes, times in seconds."""
 
+    host: str
     port: int
     workers: int | None
     threads: int
@@ -52,7 +59,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     auth: AuthConfig | None  # None: nobody is asked who they are
     rate_limit: str | None
     trusted_proxies: int
-    cors_origins: tuple[str, ...]
+    cors_origins: tuple[str, ...]  # as a browser writes them; https://*.example stands for one label before .example
+    cors_headers: tuple[str, ...]
     log_level: str
     warnings: tuple[str, ...]
 
@@ -72,7 +80,8 @@ class Settings(Struct, frozen=True, kw_only=True):
         env = Env(eager=False)
         faults: list[str] = []
         settings = cls(
-            port=_whole(env, "PORT", 8080, least=1, most=65_535),
+            host=env.str("HOST", "0.0.0.0", validate=_check_host),  # noqa: S104 - other containers connect by address
+            port=_whole(env, "PORT", 8080, least=1, most=_MAX_PORT),
             workers=_whole(env, "WEB_CONCURRENCY", None, least=1, most=1024),
             threads=_whole(env, "CARTSVC_THREADS", 0, least=0, most=1024),
             keep_alive=_whole(env, "CARTSVC_KEEP_ALIVE", 5, least=1, most=3600),
@@ -85,8 +94,9 @@ class Settings(Struct, frozen=True, kw_only=True):
             auth=_auth(env, faults),
             rate_limit=env.str("CARTSVC_RATE_LIMIT", None, validate=_check_rates),
             trusted_proxies=_whole(env, "CARTSVC_TRUSTED_PROXIES", 0, least=0, most=10),
-            cors_origins=_listed(env.str("CARTSVC_CORS_ORIGINS", "", validate=_check_origins) or ""),
-            log_level=env.str("CARTSVC_LOG_LEVEL", "info", validate=OneOf(_LEVELS, error="must be one of {choices}")),
+            cors_origins=_origins(env.str("CARTSVC_CORS_ORIGINS", "", validate=_origins)),
+            cors_headers=_listed(env.str("CARTSVC_CORS_HEADERS", "", validate=_check_headers) or ""),
+            log_level=(env.str("CARTSVC_LOG_LEVEL", "info", validate=_check_level) or "").lower(),
             warnings=(),
         )
         try:
@@ -119,12 +129,23 @@ def _policy(env: Env) -> Policy:
 def _auth(env: Env, faults: list[str]) -> AuthConfig | None:
     """What keys.py says of its settings, which belong together; its faults show no value, for some are secrets."""
     stated = {name: env.str(f"CARTSVC_{name.upper()}", None) for name in _OF_AUTH}
-    if env.str("CARTSVC_AUTH", "none", validate=OneOf(("none", "jwt"), error="must be one of {choices}")) != "jwt":
+    mode = env.str("CARTSVC_AUTH", None, validate=OneOf(("none", "jwt"), error="must be one of {choices}"))
+    if mode is None and "CARTSVC_AUTH" not in os.environ and (names := _auth_names(os.environ)):
+        # A forgotten CARTSVC_AUTH=jwt would leave every cart open to every client.
+        faults.append(
+            f"CARTSVC_AUTH: must be set beside {', '.join(names)}: to jwt, or to none if every client may read and "
+            "change every cart"
+        )
+    if mode != "jwt":
         return None
+    url = stated["jwt_jwks_url"]
+    if url is not None and (fault := _wrapping(url)):
+        faults.append(f"CARTSVC_JWT_JWKS_URL: {fault}")
+        url = _unwrapped(url)
     try:
         return configure(
             key=stated["jwt_key"],
-            jwks_url=stated["jwt_jwks_url"],
+            jwks_url=url,
             algorithms=stated["jwt_algorithms"],
             issuer=stated["jwt_issuer"],
             audience=stated["jwt_audience"],
@@ -160,6 +181,8 @@ def _fraction(env: Env, name: str, default: float, *, least: float, most: float)
 def _place(url: str | None) -> Any:  # noqa: ANN401 - a Place; None for a fault
     if url is None:
         return None
+    if fault := _wrapping(url):
+        raise ValidationError(fault)
     try:
         return parse(url)
     except ValueError as error:
@@ -187,9 +210,65 @@ def _check_rates(text: str | None) -> None:
         raise ValidationError(message)
 
 
-def _check_origins(text: str) -> None:
-    if not all(_ORIGIN.fullmatch(origin) for origin in _listed(text)):
-        message = "must be * or origins such as https://shop.example, separated by commas"
+def _wrapping(url: str) -> str | None:
+    """Return the fault of a URL with quotes or blanks around it, without the URL; None when it has neither.
+
+    Docker's --env-file keeps quotes, and a mounted secret often ends with a line break. The value is not shown, because
+    it may hold a password, so the fault has to name them.
+    """
+    if url != url.strip():
+        return "must have no blanks or line breaks around it"
+    if url != _unwrapped(url):
+        return "must have no quotation marks around it"
+    return None
+
+
+def _unwrapped(url: str) -> str:
+    return url.strip().strip(_QUOTES).strip()
+
+
+def _check_host(text: str) -> None:
+    try:
+        if "%" not in text and ipaddress.ip_address(text):
+            return
+    except ValueError:
+        pass
+    message = "must be an IP address such as 127.0.0.1 or ::"
+    raise ValidationError(message)
+
+
+def _check_level(text: str) -> None:
+    if text.lower() not in _LEVELS:
+        message = f"must be one of {', '.join(_LEVELS)}"
+        raise ValidationError(message)
+
+
+def _origins(text: str | None) -> tuple[str, ...]:
+    return tuple([_origin(each) for each in _listed(text or "")])
+
+
+def _origin(text: str) -> str:
+    """Return the origin as a browser writes it in ``Origin``, or it would never match. Raises ValidationError."""
+    if text == "*":
+        return text
+    match = _ORIGIN.fullmatch(text)
+    if match is None:
+        raise ValidationError(_NO_ORIGIN)
+    scheme, host, port = match[1], match[2].lower(), int(match[3] or _DEFAULT_PORTS[match[1]])
+    if not 0 < port <= _MAX_PORT:
+        raise ValidationError(_NO_ORIGIN)
+    if host.startswith("["):
+        try:
+            host = f"[{ipaddress.IPv6Address(host[1:-1])}]"
+        except ValueError:
+            raise ValidationError(_NO_ORIGIN) from None
+    return f"{scheme}://{host}" if port == _DEFAULT_PORTS[scheme] else f"{scheme}://{host}:{port}"
+
+
+def _check_headers(text: str) -> None:
+    # In a list of allowed headers * is no wildcard, though it is a token.
+    if not all(_HEADER_NAME.fullmatch(name) and name != "*" for name in _listed(text)):
+        message = "must be names of headers such as X-Session, separated by commas"
         raise ValidationError(message)
 
 
@@ -213,10 +292,18 @@ def _texts(messages: Any) -> Iterator[str]:  # noqa: ANN401 - marshmallow nests 
             yield from _texts(each)
 
 
+def _auth_names(environ: Mapping[str, str]) -> list[str]:
+    """Return what is set of tokens and their keys, misspelt names included, because they were meant to protect."""
+    return sorted(name for name in environ if name.startswith(("CARTSVC_JWT_", "CARTSVC_GUEST_KEY")))
+
+
 def _warnings(known: Iterable[str], environ: Mapping[str, str]) -> Iterator[str]:
     names = list(known)
+    if environ.get("CARTSVC_AUTH") == "none" and (ignored := _auth_names(environ)):
+        yield f"CARTSVC_AUTH=none ignores {', '.join(ignored)}: no token is checked or issued"
     for name in sorted(environ):
         meant = name == "CARTSVC_PORT" and environ[name].isdigit()  # Kubernetes has tcp://... there
         if name.startswith("CARTSVC_") and name not in names and (meant or not _KUBERNETES.fullmatch(name)):
-            nearest = difflib.get_close_matches(name, names, n=1, cutoff=0)
-            yield f"{name} is not a setting of cartsvc and has no effect; the nearest one is {nearest[0]}"
+            bare = name.removeprefix("CARTSVC_")  # PORT and the few others that have no prefix
+            nearest = bare if bare in names else difflib.get_close_matches(name, names, n=1, cutoff=0)[0]
+            yield f"{name} is not a setting of cartsvc and has no effect; the nearest one is {nearest}"

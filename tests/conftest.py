@@ -22,7 +22,9 @@ pytest.register_assert_rewrite("store_contract", "merge_scenario")  # their asse
 @pytest.fixture
 def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the shell that runs the tests."""
-    for name in [name for name in os.environ if name.startswith("CARTSVC_") or name in {"PORT", "WEB_CONCURRENCY"}]:
+    for name in [
+        name for name in os.environ if name.startswith("CARTSVC_") or name in {"HOST", "PORT", "WEB_CONCURRENCY"}
+    ]:
         monkeypatch.delenv(name)
 
 

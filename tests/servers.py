@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 _ROOT = Path(__file__).parent.parent
 _SECONDS = 30  # to start, to stop, to log something; more than the graceful time-out
-_OURS = ("CARTSVC_", "GUNICORN_", "PORT", "WEB_CONCURRENCY")  # what the shell that runs the tests must not decide
+_OURS = (
+    "CARTSVC_",
+    "GUNICORN_",
+    "HOST",
+    "PORT",
+    "WEB_CONCURRENCY",
+)  # what the shell that runs the tests must not decide
 
 
 class Ended(NamedTuple):
@@ -37,10 +43,15 @@ class Server:
 
     process: subprocess.Popen[bytes]
 
-    def __init__(self, arguments: tuple[str, ...], environment: dict[str, str], log: Path) -> None:
+    def __init__(
+        self, arguments: tuple[str, ...], environment: dict[str, str], log: Path, *, open_files: int | None = None
+    ) -> None:
         self.port = _free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        host = environment.get("HOST", "127.0.0.1")
+        self.url = f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
         self._command = _command(arguments)
+        if open_files is not None:  # the hard limit too, which the server could raise its own limit to
+            self._command = ["sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh", *self._command]
         self._environment = _environment(environment, self.port)
         self._log = log
 
@@ -113,13 +124,14 @@ class Server:
 
 
 @contextmanager
-def serve(*arguments: str, **environment: str) -> Iterator[Server]:
+def serve(*arguments: str, open_files: int | None = None, **environment: str) -> Iterator[Server]:
     """A server with these settings, and with these arguments of gunicorn's, until the block ends.
 
+    ``open_files`` is how many files each of its processes may open, if that is not to be this process's own limit.
     It must stop by SIGTERM within the graceful time-out, with exit code 0. What it said stands below any failure.
     """
     with tempfile.NamedTemporaryFile(prefix="cartsvc-", suffix=".log") as log:
-        server = Server(arguments, environment, Path(log.name))
+        server = Server(arguments, environment, Path(log.name), open_files=open_files)
         try:
             server.start()
             yield server

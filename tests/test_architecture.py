@@ -30,7 +30,9 @@ CONCRETE_STORES = {"stores.memory", "stores.lmdb", "stores.valkey"}
 # A new module is to be written down here, with what it may know, before it can be imported anywhere.
 ROOMS = {
     "wsgi": Room({"__init__", "errors"}, {"click"}),
-    "gunicorn.conf": Room({"clients", "errors", "settings", "stores", "stores.urls"}, {"gevent", "gunicorn"}),
+    "gunicorn.conf": Room(
+        {"clients", "errors", "settings", "startup", "stores", "stores.urls"}, {"gevent", "gunicorn"}
+    ),
     "__init__": Room({"app"}, set()),
     "app": Room(
         {
@@ -53,6 +55,8 @@ ROOMS = {
     "clients": Room(set(), {"gunicorn"}),
     "workers": Room(set(), {"gevent", "gunicorn"}),
     "cores": Room(set(), set()),
+    "startup": Room({"stores.urls", "version"}, set()),
+    "version": Room(set(), set()),
     "errors": Room(set(), {"msgspec"}),
     "cart": Room({"errors"}, {"msgspec"}),
     "record": Room({"cart", "errors"}, {"msgspec"}),

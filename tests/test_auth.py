@@ -447,6 +447,14 @@ def test_a_subject_that_is_no_user_is_refused(sub: object, scope: str | None) ->
     assert refused(auth(), forge(claims(sub=sub, scope=scope))) == INVALID
 
 
+@pytest.mark.parametrize("sub", [42, 4.2, True, ["alice"], {}])
+def test_a_subject_that_is_no_string_is_named(sub: object) -> None:
+    """Issuers often write a numeric id: that the token is malformed would not tell them why."""
+    with pytest.raises(Unauthorized) as error:
+        auth().identify(forge(claims(sub=sub)))
+    assert str(error.value) == "This token's sub must be a string, and not a number or anything else."
+
+
 @pytest.mark.parametrize("without", [{"exp": NOW + 60}, {"sub": None, "exp": NOW + 60}])
 def test_a_subject_is_needed(without: dict[str, Any]) -> None:
     """Also when it opens every cart."""

@@ -324,12 +324,12 @@ def _settings() -> list[tuple[str, str, str]]:
     return [(name.strip("`"), default, bounds) for name, default, _, bounds in table]
 
 
-def test_compose_passes_on_every_setting_but_the_port() -> None:
+def test_compose_passes_on_every_setting_but_where_to_listen() -> None:
     """As docs/operations.md states, a setting in the environment of `docker compose up` reaches the service."""
     section = _COMPOSE.split("    environment:\n")[1].split("\n\n")[0]
     passed = re.findall(r"^ +- ([A-Z_]+)(?:=\$\{\1:-.*)?$", section, re.MULTILINE)
     settings = {name for name, *_ in _settings()}
-    assert settings - set(passed) == {"PORT"}
+    assert settings - set(passed) == {"HOST", "PORT"}
 
 
 # Those of authentication belong together: tests/test_docs_security.py has them.
@@ -370,7 +370,7 @@ def test_bounds_are_those_told(name: str, default: str, bounds: str, monkeypatch
         step, kind = (0.01, "number") if _FRACTIONS in bounds else (1, "whole number")
         outside, told = [f"{least - step:g}", f"{most + step}"], f"a {kind} from {least} to {most}"
     else:
-        outside, told = ["wrong"], bounds.replace("`", "")
+        outside, told = ["wr ong"], bounds.replace("`", "")
     for value in outside:
         with pytest.raises(SettingsError) as refused:
             _with(monkeypatch, name, value)

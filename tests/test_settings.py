@@ -41,7 +41,12 @@ WHOLE = [
     ("CARTSVC_MAX_OPTION_VALUE", "policy.limits.max_option_value", 256, 1, 4096),
     ("CARTSVC_MAX_UNIT_PRICE", "policy.limits.max_unit_price", 10**10, 1, 10**12),
 ]
-OTHERS = ["CARTSVC_STORE_URL", "CARTSVC_STORE_TIMEOUT", "CARTSVC_CORS_ORIGINS", "CARTSVC_LOG_LEVEL"]
+OTHERS = [
+    *("HOST", "CARTSVC_STORE_URL", "CARTSVC_STORE_TIMEOUT"),
+    *("CARTSVC_CORS_ORIGINS", "CARTSVC_CORS_HEADERS", "CARTSVC_LOG_LEVEL"),
+]
+WRONG = "wr ong"  # is refused by every setting
+SECRET = "a secret of 32 bytes or of more.."  # noqa: S105 - of no service
 
 
 def field(settings: Settings, path: str) -> object:
@@ -66,6 +71,7 @@ def faults(monkeypatch: pytest.MonkeyPatch, **environ: str) -> list[str]:
 def test_without_an_environment_all_is_as_the_contract_says() -> None:
     """Every setting has a default."""
     expected = Settings(
+        host="0.0.0.0",  # noqa: S104 - the documented default
         port=8080,
         workers=None,
         threads=0,
@@ -94,6 +100,7 @@ def test_without_an_environment_all_is_as_the_contract_says() -> None:
         rate_limit=None,
         trusted_proxies=0,
         cors_origins=(),
+        cors_headers=(),
         log_level="info",
         warnings=(),
     )
@@ -105,7 +112,8 @@ def test_the_tables_here_have_every_setting() -> None:
     fields = {each.name for each in msgspec.structs.fields(Settings)} - {"policy", "warnings"}
     fields |= {f"policy.{each.name}" for each in msgspec.structs.fields(Policy)} - {"policy.limits"}
     fields |= {f"policy.limits.{each.name}" for each in msgspec.structs.fields(Limits)}
-    others = {"store", "store_timeout", "key_prefix", "auth", "rate_limit", "cors_origins", "log_level"}
+    others = {"host", "store", "store_timeout", "key_prefix", "auth", "rate_limit"}
+    others |= {"cors_origins", "cors_headers", "log_level"}
     assert {path for _, path, *_ in WHOLE} | others == fields
 
 
@@ -298,14 +306,14 @@ def test_readers_are_more_than_all_threads(monkeypatch: pytest.MonkeyPatch, thre
 # ---- the rest ----
 
 
-@pytest.mark.parametrize("level", ["debug", "info", "warning", "error", "critical"])
+@pytest.mark.parametrize("level", ["debug", "info", "warning", "error", "critical", "INFO", "Warning"])
 def test_a_log_level_may_be(monkeypatch: pytest.MonkeyPatch, level: str) -> None:
-    """The names that gunicorn and logging share."""
+    """The names that gunicorn and logging share, in any case."""
     monkeypatch.setenv("CARTSVC_LOG_LEVEL", level)
-    assert Settings.from_env().log_level == level
+    assert Settings.from_env().log_level == level.lower()
 
 
-@pytest.mark.parametrize("level", ["", "INFO", "warn", "10"])
+@pytest.mark.parametrize("level", ["", "warn", "10"])
 def test_a_log_level_may_not_be(monkeypatch: pytest.MonkeyPatch, level: str) -> None:
     """The message lists the right ones."""
     expected = f"CARTSVC_LOG_LEVEL={level!r}: must be one of debug, info, warning, error, critical"
@@ -320,10 +328,19 @@ def test_a_log_level_may_not_be(monkeypatch: pytest.MonkeyPatch, level: str) -> 
         ("https://shop.example", ("https://shop.example",)),
         ("https://a.example, http://localhost:3000", ("https://a.example", "http://localhost:3000")),
         ("http://127.0.0.1:8080,http://[::1]:8080", ("http://127.0.0.1:8080", "http://[::1]:8080")),
+        ("https://shop.example:443,http://shop.example:80", ("https://shop.example", "http://shop.example")),
+        ("https://shop.example:80,http://shop.example:443", ("https://shop.example:80", "http://shop.example:443")),
+        ("https://shop.example:0443,http://x:03000", ("https://shop.example", "http://x:3000")),
+        ("https://Shop.Example", ("https://shop.example",)),
+        ("http://[0:0:0:0:0:0:0:1]:80,http://[2001:DB8::0:1]", ("http://[::1]", "http://[2001:db8::1]")),
+        (
+            "https://*.preview.example,https://*.Preview.example:443,http://*.localhost:3000",
+            ("https://*.preview.example", "https://*.preview.example", "http://*.localhost:3000"),
+        ),
     ],
 )
 def test_origins_are_listed(monkeypatch: pytest.MonkeyPatch, text: str, expected: tuple[str, ...]) -> None:
-    """Separated by commas, with blanks or without."""
+    """Separated by commas, with blanks or without, and in the form in which a browser sends them."""
     monkeypatch.setenv("CARTSVC_CORS_ORIGINS", text)
     assert Settings.from_env().cors_origins == expected
 
@@ -337,7 +354,20 @@ def test_origins_are_listed(monkeypatch: pytest.MonkeyPatch, text: str, expected
         "ftp://shop.example",
         "https://",
         "https://a.example https://b.example",
-        "https://*.example",
+        "https://*",
+        "https://*:443",
+        "https://*.",
+        "https://*shop.example",
+        "https://shop.*.example",
+        "https://*.*.example",
+        "*.shop.example",
+        "*://shop.example",
+        "https://*.[::1]",
+        "https://shop.example:*",
+        "https://shop.example:0",
+        "https://shop.example:65536",
+        "https://[::1",
+        "https://[1:2]",
         "null",
         "https://a.example,nonsense",
         ".*",
@@ -346,16 +376,127 @@ def test_origins_are_listed(monkeypatch: pytest.MonkeyPatch, text: str, expected
 def test_what_is_no_origin_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     """An origin is scheme, host and port: nothing else would ever equal what a browser sends."""
     (fault,) = faults(monkeypatch, CARTSVC_CORS_ORIGINS=text)
-    expected = "must be * or origins such as https://shop.example, separated by commas"
+    expected = "must be * or origins such as https://shop.example or https://*.shop.example, separated by commas"
     assert fault == f"CARTSVC_CORS_ORIGINS={text!r}: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("", ()), ("X-Session", ("X-Session",)), ("X-Session, X_App.Version", ("X-Session", "X_App.Version"))],
+)
+def test_headers_are_listed(monkeypatch: pytest.MonkeyPatch, text: str, expected: tuple[str, ...]) -> None:
+    """Separated by commas, with blanks or without."""
+    monkeypatch.setenv("CARTSVC_CORS_HEADERS", text)
+    assert Settings.from_env().cors_headers == expected
+
+
+@pytest.mark.parametrize("text", ["*", "X-Session: 1", "X Session", "X-Session,", "X-Sessiön", "(x)", '"X-Session"'])
+def test_what_is_no_header_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """A name is a token (RFC 9110, section 5.6.2); in a list of allowed ones ``*`` is no wildcard, so it is refused."""
+    expected = f"CARTSVC_CORS_HEADERS={text!r}: must be names of headers such as X-Session, separated by commas"
+    assert faults(monkeypatch, CARTSVC_CORS_HEADERS=text) == [expected]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", "::", "::1", "2001:db8::7"])  # noqa: S104 - one of them
+def test_a_host_may_be(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    """An address of either family, without brackets."""
+    monkeypatch.setenv("HOST", host)
+    assert Settings.from_env().host == host
+
+
+@pytest.mark.parametrize(
+    "host", ["", "localhost", "*", "[::1]", "127.0.0.1:80", "256.0.0.1", "fe80::1%eth0", "unix:/x", " ::1"]
+)
+def test_a_host_may_not_be(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    """A name could be several addresses, and some shells set HOST to the name of the machine."""
+    assert faults(monkeypatch, HOST=host) == [f"HOST={host!r}: must be an IP address such as 127.0.0.1 or ::"]
+
+
+# ---- authentication that was meant ----
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("CARTSVC_JWT_KEY", "CARTSVC_JWT_JWKS_URL", "CARTSVC_JWT_ALGORITHMS", "CARTSVC_JWT_ISSUER"),
+        *("CARTSVC_JWT_AUDIENCE", "CARTSVC_GUEST_KEY", "CARTSVC_JWT_KEYS", "CARTSVC_GUEST_KEYS"),
+    ],
+)
+@pytest.mark.parametrize("value", ["s3cret", ""])
+def test_keys_without_authentication_stop_the_start(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """CARTSVC_AUTH=jwt was forgotten: without it every cart would be open. Misspelt and empty keys count as well."""
+    (fault,) = faults(monkeypatch, **{name: value})
+    assert fault == (
+        f"CARTSVC_AUTH: must be set beside {name}: to jwt, or to none if every client may read and change every cart"
+    )
+
+
+def test_all_keys_without_authentication_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one fault, without a value."""
+    (fault,) = faults(monkeypatch, CARTSVC_JWT_KEY=SECRET, CARTSVC_GUEST_KEY=SECRET)
+    assert "CARTSVC_GUEST_KEY, CARTSVC_JWT_KEY" in fault
+    assert SECRET not in fault
+
+
+def test_a_wrong_authentication_is_one_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CARTSVC_AUTH is set, so nothing has to be said about its being unset."""
+    (fault,) = faults(monkeypatch, CARTSVC_AUTH="JWT", CARTSVC_JWT_KEY=SECRET)
+    assert fault == "CARTSVC_AUTH='JWT': must be one of none, jwt"
+
+
+def test_open_on_purpose_starts_and_names_what_it_ignores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CARTSVC_AUTH=none beside keys is a choice, so it is a warning; the keys need not be good."""
+    for name, value in {"CARTSVC_AUTH": "none", "CARTSVC_JWT_KEY": "weak", "CARTSVC_GUEST_KEY": SECRET}.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings.from_env()
+    assert settings.auth is None
+    assert settings.warnings == (
+        "CARTSVC_AUTH=none ignores CARTSVC_GUEST_KEY, CARTSVC_JWT_KEY: no token is checked or issued",
+    )
+
+
+# ---- what is around a URL ----
+
+_QUOTED = "must have no quotation marks around it"
+_BLANKS = "must have no blanks or line breaks around it"
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "fault"),
+    [
+        ('"{}"', _QUOTED),
+        ("'{}'", _QUOTED),
+        ('"{}', _QUOTED),
+        ("{}'", _QUOTED),
+        (" {}", _BLANKS),
+        ("{} ", _BLANKS),
+        ("{}\n", _BLANKS),
+        ('"{}" ', _BLANKS),
+    ],
+)
+def test_quotes_and_blanks_around_a_url_are_named(monkeypatch: pytest.MonkeyPatch, wrapped: str, fault: str) -> None:
+    """The value is not shown, so the fault has to tell what cannot be seen; of the rest nothing is wrong."""
+    store = faults(monkeypatch, CARTSVC_STORE_URL=wrapped.format("valkey://:s3cret@cache"))
+    assert store == [f"CARTSVC_STORE_URL=...: {fault}"]
+    monkeypatch.delenv("CARTSVC_STORE_URL")
+    keys = faults(
+        monkeypatch,
+        CARTSVC_AUTH="jwt",
+        CARTSVC_GUEST_KEY=SECRET,
+        CARTSVC_JWT_JWKS_URL=wrapped.format("https://issuer.example/s3cret"),
+    )
+    assert keys == [f"CARTSVC_JWT_JWKS_URL: {fault}"]
+
+
+# ---- faults and slips ----
 
 
 def test_every_fault_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """One start tells all that is wrong, and what would be right."""
-    wrong = {name: "wrong" for name, *_ in WHOLE} | dict.fromkeys(OTHERS, "wrong")
+    wrong = {name: WRONG for name, *_ in WHOLE} | dict.fromkeys(OTHERS, WRONG)
     found = faults(monkeypatch, **wrong)
     assert sorted(fault.partition("=")[0] for fault in found) == sorted(wrong)
-    assert all(re.fullmatch(r"\w+=('wrong'|\.\.\.): must be .+", fault) for fault in found)
+    assert all(re.fullmatch(r"\w+=('wr ong'|\.\.\.): must be .+", fault) for fault in found)
     with pytest.raises(SettingsError) as error:
         Settings.from_env()
     assert str(error.value).splitlines() == ["cartsvc cannot start:", *(f"  - {fault}" for fault in found)]
@@ -393,8 +534,13 @@ def test_what_kubernetes_sets_is_no_slip(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_what_only_looks_like_kubernetes_is_a_slip(monkeypatch: pytest.MonkeyPatch) -> None:
     """CARTSVC_PORT=9000 was meant for PORT: Kubernetes writes an address there."""
-    monkeypatch.setenv("CARTSVC_PORT", "9000")
-    assert len(Settings.from_env().warnings) == 1
+    slips = {"CARTSVC_HOST": "HOST", "CARTSVC_PORT": "PORT", "CARTSVC_WEB_CONCURRENCY": "WEB_CONCURRENCY"}
+    for name in slips:
+        monkeypatch.setenv(name, "9000")
+    assert list(Settings.from_env().warnings) == [
+        f"{name} is not a setting of cartsvc and has no effect; the nearest one is {meant}"
+        for name, meant in slips.items()
+    ]
 
 
 def test_other_programs_variables_are_none_of_our_business(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,9 @@ from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import cartsvc
+from cartsvc.version import __version__
+
 _ROOT = Path(__file__).parent.parent
 _PROJECT = tomllib.loads((_ROOT / "pyproject.toml").read_text())
 _FILES = {"requirements.txt": _PROJECT["project"]["dependencies"]}
@@ -101,3 +104,12 @@ def test_security_rules_are_on() -> None:
     assert lint["select"] == ["ALL"]
     assert [rule for rule in lint["ignore"] if rule.startswith("S")] == []
     assert [path for path, rules in lint["per-file-ignores"].items() if "S" in "".join(rules)] == ["tests/**"]
+
+
+def test_the_version_and_the_description_are_stated_once() -> None:
+    """pyproject.toml reads the version from the package; the image's labels and the package's docstring agree."""
+    assert _PROJECT["project"]["dynamic"] == ["version"]
+    assert _PROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "cartsvc.version.__version__"}
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="(.*?)"', (_ROOT / "Dockerfile").read_text()))
+    assert labels["version"] == __version__
+    assert {labels["description"], f"{cartsvc.__doc__}".rstrip(".")} == {_PROJECT["project"]["description"]}

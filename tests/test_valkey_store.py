@@ -393,7 +393,7 @@ def test_a_turn_is_waited_for_as_long_as_the_request_may(server: Valkey) -> None
 def test_every_call_behind_a_paused_server_comes_back(server: Valkey, name: str) -> None:
     """Also from a pool that is exhausted."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_CONNECTIONS", 2)
+        patch.setattr(module, "POOL_SIZE", 2)
         with opened(server.url, timeout=TIME) as store:
             store.ping()
             with paused(server):

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # ruff: noqa: PLC0415 - only the chosen store is imported
 
+_CLUSTER_NODES = 8  # primaries for which files are kept free: how many there are is known only later
+
 
 def open_store(
     place: Place,
@@ -58,6 +60,13 @@ def open_scripts(
 
         return ValkeyStore(place, clock=clock, timeout=timeout).run
     return None
+
+
+def count_pools(place: Place) -> int:
+    """Return how many pools of at most POOL_SIZE connections a process has for this store: one for each server."""
+    if not isinstance(place, ValkeyPlace):
+        return 0
+    return max(len(place.hosts), _CLUSTER_NODES) if place.cluster else 1
 
 
 def hold(place: Place) -> object:

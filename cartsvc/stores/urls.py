@@ -8,6 +8,8 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from msgspec import Struct
 
+POOL_SIZE = 64  # connections of one process to one server; a request that finds none free waits for one
+
 _KIB = 2**10
 _UNITS = {"": 1, "KiB": _KIB, "MiB": _KIB**2, "GiB": _KIB**3, "TiB": _KIB**4}
 _SIZE = re.compile(r"([1-9]\d{0,15})(KiB|MiB|GiB|TiB)?")
@@ -68,6 +70,19 @@ def check_key_prefix(text: str) -> None:
         raise ValueError("must be 1 to 64 printable ASCII characters without blanks, quotes and * ? [ ] { } \\")
     if text.startswith(_COUNTERS) or _COUNTERS.startswith(text):
         raise ValueError(f"must not begin as {_COUNTERS} does: CARTSVC_RATE_LIMIT counts under keys of that name")
+
+
+def describe(place: Place) -> str:
+    """Return the URL of this place for a log: without user, password and options."""
+    match place:
+        case MemoryPlace():
+            return "memory://"
+        case LmdbPlace():
+            return f"lmdb://{place.path}"
+        case ValkeyPlace():
+            scheme = f"valkey{'s' if place.tls else ''}{'+cluster' if place.cluster else ''}"
+            hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in place.hosts)
+            return f"{scheme}://{hosts}{'' if place.cluster else f'/{place.db}'}"
 
 
 def parse(url: str) -> Place:

@@ -21,7 +21,7 @@ from cartsvc.errors import OutcomeUnknown, RecordUnreadable, StoreError, StoreFu
 from cartsvc.stores.base import CartStore, Reach, T, check_name, is_duty
 from cartsvc.stores.cluster import Cluster
 from cartsvc.stores.connections import Exchange, Server, TimedConnection, TimedPool, TimedTLSConnection, exchange
-from cartsvc.stores.urls import KEY_PREFIX
+from cartsvc.stores.urls import KEY_PREFIX, POOL_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,7 +33,6 @@ _HEAD = 64  # bytes at the beginning of a record, its tag among them
 _DAY = 86_400_000  # milliseconds: so much later than a record's time the server clears it away, by its own clock
 _TURNS = 256
 _PAGE = 256  # keys at once, roughly
-_CONNECTIONS = 64  # of one process; who finds none waits for one
 _AT_ONCE = 4  # lost compares that are tried again without a pause, with what the script has found instead
 _PAUSE = 0.01  # seconds, at most
 _PROBE = "/"  # the name of the key that a ping asks for, and never writes: no user_id has a slash
@@ -265,7 +264,7 @@ def _connect(place: ValkeyPlace) -> Server | Cluster:
         "db": place.db,
         "protocol": 2,
         "driver_info": None,  # or each new connection tells it to the server first
-        "max_connections": _CONNECTIONS,
+        "max_connections": POOL_SIZE,
         "retry": Retry(NoBackoff(), 0),
     }
     if place.tls:

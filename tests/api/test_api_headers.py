@@ -299,6 +299,60 @@ def test_an_ipv6_origin() -> None:
     assert _cors(shop.get("/cart/alice", headers={"Origin": "http://1:3000"})) == {}
 
 
+_PREVIEWS = "https://*.preview.example"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "origin"),
+    [
+        (_PREVIEWS, "https://pr-7.preview.example"),
+        (_PREVIEWS, "https://PR_7.preview.example"),
+        (_PREVIEWS, f"https://{'a' * 63}.preview.example"),
+        ("http://*.localhost:3000", "http://shop.localhost:3000"),
+    ],
+)
+def test_a_wildcard_is_one_label(allowed: str, origin: str) -> None:
+    """A preview of any name reads answers, and a shared cache keeps them apart by origin."""
+    shop = make_client(cors_origins=(allowed,))
+    headers = {"Origin": origin, "Access-Control-Request-Method": "PUT"}
+    for answer in (shop.get("/cart/alice", headers=headers), shop.options("/cart/alice", headers=headers)):
+        assert answer.headers[STATED[0]] == origin
+        assert "Origin" in answer.vary
+
+
+@pytest.mark.parametrize(
+    ("allowed", "origin"),
+    [
+        (_PREVIEWS, "https://preview.example"),
+        (_PREVIEWS, "https://.preview.example"),
+        (_PREVIEWS, "https://a.b.preview.example"),
+        (_PREVIEWS, "https://evil.example/a.preview.example"),
+        (_PREVIEWS, "https://evil.example#.preview.example"),
+        (_PREVIEWS, "https://evil.example:1.preview.example"),
+        (_PREVIEWS, "https://a@b.preview.example"),
+        (_PREVIEWS, "https://ä.preview.example"),
+        (_PREVIEWS, "https://a.previewxexample"),
+        (_PREVIEWS, "https://apreview.example"),
+        (_PREVIEWS, "https://a.preview.example.evil.example"),
+        (_PREVIEWS, "https://a.preview.example:8443"),
+        (_PREVIEWS, "https://a.preview.example:443"),
+        (_PREVIEWS, "http://a.preview.example"),
+        (_PREVIEWS, "xhttps://a.preview.example"),
+        (_PREVIEWS, "https://*.preview.example"),
+        (_PREVIEWS, f"https://{'a' * 64}.preview.example"),
+        (_PREVIEWS, "null"),
+        ("http://*.localhost:3000", "http://shop.localhost:3001"),
+        ("http://*.localhost:3000", "http://shop.localhost"),
+    ],
+)
+def test_a_wildcard_is_nothing_else(allowed: str, origin: str) -> None:
+    """Not the bare domain, not two labels, no other scheme, port or end."""
+    shop = make_client(cors_origins=(allowed,))
+    headers = {"Origin": origin.encode().decode("latin-1"), "Access-Control-Request-Method": "PUT"}
+    for answer in (shop.get("/cart/alice", headers=headers), shop.options("/cart/alice", headers=headers)):
+        assert _cors(answer) == {}
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [
@@ -345,6 +399,32 @@ def test_preflight_allows_no_other_headers(shop: Client) -> None:
     asked = {"Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "content-type,x-evil"}
     answer = shop.options("/cart/alice", headers={"Origin": SHOP} | asked)
     assert answer.headers["Access-Control-Allow-Headers"].lower() == "content-type"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("traceparent", "tracestate", "baggage", "sentry-trace", "X-Request-ID", "X-Requested-With", "Cache-Control"),
+        *("authorization", "x-session", "x$app"),
+    ],
+)
+def test_preflight_allows_tracing_and_what_the_setting_adds(name: str) -> None:
+    """Tracing that is turned on in a page must not block its cart; a name is a text and no pattern."""
+    shop = make_client(cors_origins=(SHOP,), cors_headers=("X-Session", "X$App", "x.y"))
+    for asked in (name, name.lower()):
+        assert _allowed_headers(shop, asked) == {asked}
+    assert _allowed_headers(shop, f"{name},content-type,{name}y,x,x-y") == {name, "content-type"}
+
+
+def test_preflight_allows_no_header_by_default_that_the_setting_adds(shop: Client) -> None:
+    """Each of the built-in ones is allowed, and no other."""
+    assert _allowed_headers(shop, "traceparent,x-session") == {"traceparent"}
+
+
+def _allowed_headers(shop: Client, asked: str) -> set[str]:
+    headers = {"Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": asked}
+    answer = shop.options("/cart/alice", headers={"Origin": SHOP} | headers)
+    return set(re.split(r", *", answer.headers["Access-Control-Allow-Headers"]))
 
 
 def test_preflight_asks_no_store() -> None:

@@ -13,8 +13,12 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, ConsoleMessage, Page
 
-# cartsvc.test stands for a host that is no loopback address, which pages treat in ways of their own. No other name is
-# found: what asks for one fails on any machine, with or without a network.
+# cartsvc.test stands for a host that is no loopback address, which pages treat in ways of their own. Names below
+# localhost are this machine. No other name is found: what asks for one fails on any machine, with or without a network.
+_OURS = ("cartsvc.test", "localhost", "*.localhost")
+_HOSTS = ", ".join(
+    [*(f"MAP {name} 127.0.0.1" for name in _OURS), "MAP * ~NOTFOUND", "EXCLUDE 127.0.0.1"],
+)
 _ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -23,7 +27,7 @@ _ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--host-resolver-rules=MAP cartsvc.test 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    f"--host-resolver-rules={_HOSTS}",
 ]
 
 

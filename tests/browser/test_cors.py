@@ -66,7 +66,7 @@ def shop() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def allowing(shop: str) -> Iterator[str]:
     """A service that allows the shop, and one other origin before it."""
-    with serve(CARTSVC_CORS_ORIGINS=f"https://shop.example,{shop}") as server:
+    with serve(CARTSVC_CORS_ORIGINS=f"https://shop.example,{shop}", CARTSVC_CORS_HEADERS="X-Session") as server:
         yield server.url
 
 
@@ -119,6 +119,41 @@ def test_an_allowed_origin_reads_problems(
     refused = _fetch(page, allowing + path, _request(method, sent))
     assert (refused["status"], refused["type"]) == (status, "application/problem+json")
     assert (refused["body"]["type"], refused["body"]["status"]) == (f"urn:cartsvc:problem:{slug}", status)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("traceparent", "tracestate", "baggage", "sentry-trace", "X-Request-ID", "X-Requested-With", "Cache-Control"),
+        "X-Session",
+    ],
+)
+def test_an_allowed_origin_sends_tracing_and_what_the_setting_adds(page: Page, allowing: str, name: str) -> None:
+    """With tracing turned on in the page its cart still works; one header that is not allowed would block the call."""
+    traced = _request("POST", {"product_id": "sku-1", "quantity": 2})
+    traced["headers"][name] = "x"
+    assert _fetch(page, f"{allowing}/cart/traced-{name}", traced)["status"] == 200
+    traced["headers"]["X-Other"] = "x"
+    assert _fetch(page, f"{allowing}/cart/traced-{name}", traced) == {"failed": "TypeError"}
+
+
+@pytest.mark.parametrize(
+    ("allowed", "succeeds"),
+    [
+        ("http://*.localhost:{port}", True),
+        ("http://*.localhost", False),
+        ("https://*.localhost:{port}", False),
+        ("http://*.shop.localhost:{port}", False),
+    ],
+)
+def test_a_wildcard_allows_one_label(watched: Watched, shop: str, allowed: str, *, succeeds: bool) -> None:
+    """A page on pr-7.localhost, which Chromium finds on this machine, may call when the wildcard matches it exactly."""
+    port = shop.rpartition(":")[2]
+    with serve(CARTSVC_CORS_ORIGINS=allowed.format(port=port)) as server:
+        watched.page.goto(f"http://pr-7.localhost:{port}")
+        assert _add(watched.page, server.url, "alice").get("status") == (200 if succeeds else None)
+        watched.page.goto(f"http://localhost:{port}")  # the bare domain
+        assert _add(watched.page, server.url, "alice") == {"failed": "TypeError"}
 
 
 @pytest.mark.parametrize("origins", ["", "https://shop.example"], ids=["none", "another"])

@@ -19,7 +19,7 @@ _ROOT = Path(__file__).parent.parent.parent
 SECONDS = 120  # for one command; more than any stop may take
 _BUILD_SECONDS = 900  # it may have to fetch the base image
 # What the shell that runs the tests must not decide.
-_OURS = ("CARTSVC_", "CART_SERVICE_", "COMPOSE_", "PORT", "WEB_CONCURRENCY")
+_OURS = ("CARTSVC_", "CART_SERVICE_", "COMPOSE_", "HOST", "PORT", "WEB_CONCURRENCY")
 
 
 class Project:
@@ -27,7 +27,8 @@ class Project:
 
     service = "cart-service"
 
-    def __init__(self, name: str | None = None, **settings: str) -> None:
+    def __init__(self, name: str | None = None, *, directory: Path | None = None, **settings: str) -> None:
+        self._directory = directory
         self.name = name or f"cartsvc-test-{secrets.token_hex(4)}"
         self.network = f"{self.name}_default"
         self.image = f"{self.name}-{self.service}"
@@ -35,14 +36,20 @@ class Project:
 
     def given(self, **settings: str) -> Project:
         """The same project, called with these settings in the environment."""
-        return Project(self.name, **settings)
+        return Project(self.name, directory=self._directory, **settings)
+
+    def beside(self, directory: Path) -> Project:
+        """The same project, with the docker-compose.yml and the .env of this directory; its image is there already."""
+        return Project(self.name, directory=directory)
 
     def compose(
         self, *arguments: str, expected: int | None = 0, timeout: float = SECONDS, stdin: str = "", **settings: str
     ) -> subprocess.CompletedProcess[str]:
         """Run docker compose with these settings in its environment; ``expected`` is its exit code, None any."""
-        # No .env, no override file: what is tested is what a fresh clone has.
-        given = ["--project-name", self.name, "--file", str(_ROOT / "docker-compose.yml"), "--env-file", os.devnull]
+        # No .env, unless a test has written one, no override file: what is tested is what a fresh clone has.
+        file = (self._directory or _ROOT) / "docker-compose.yml"
+        given = ["--project-name", self.name, "--file", str(file)]
+        given += ["--env-file", os.devnull if self._directory is None else str(self._directory / ".env")]
         settings = self._settings | settings
         return docker("compose", *given, *arguments, expected=expected, timeout=timeout, stdin=stdin, settings=settings)
 

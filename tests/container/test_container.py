@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
+import time
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from compose import docker, inspect
+from compose import SECONDS, docker, inspect
 
 from cartsvc.settings import Settings
+from cartsvc.version import __version__
 
 if TYPE_CHECKING:
     import httpx
@@ -104,6 +107,21 @@ def test_memory_and_processes_are_limited(service: Project, monkeypatch: pytest.
     assert 0 < host["PidsLimit"] <= 1024
 
 
+def test_too_little_memory_is_told(project: Project) -> None:
+    """A container smaller than what carts may take starts with a warning, before the kernel kills anything."""
+    name = f"{project.name}-small"
+    docker("run", "--detach", "--rm", "--name", name, "--memory", "128m", project.image)
+    try:
+        deadline = time.monotonic() + SECONDS
+        while "auth none" not in (logged := docker("logs", name).stderr):
+            assert time.monotonic() < deadline, logged
+            time.sleep(0.1)
+        assert "the container has 128 MiB of memory, and the service may take 576 MiB" in logged
+        assert "store memory:// (512 MiB, container 128 MiB), 1 gevent worker" in logged
+    finally:
+        docker("stop", name)
+
+
 def test_the_image_is_small(project: Project) -> None:
     """It adds less than 120 MB to its base."""
     assert inspect("image", project.image)["Size"] - inspect("image", _BASE)["Size"] < 120_000_000
@@ -134,7 +152,7 @@ def test_labels_tell_what_it_is(project: Project) -> None:
     prefix = "org.opencontainers.image."
     assert {name: labels[prefix + name] for name in ("title", "version", "description", "licenses")} == {
         "title": stated["name"],
-        "version": stated["version"],
+        "version": __version__,
         "description": stated["description"],
         "licenses": stated["license"],
     }
@@ -147,9 +165,57 @@ def test_settings_pass_through(project: Project) -> None:
     ]
     written = re.findall(r"^ +- ([A-Z]+_[A-Z_]+)$", (_ROOT / "docker-compose.yml").read_text(), re.MULTILINE)
     assert set(written) - set(listed) == {"COMPOSE_PROFILES"}  # tests/test_docs.py holds the file to the settings
-    assert _ours(project.run("env").stdout) == {"CARTSVC_STORE_URL": "memory://"}
+    fixed = {"HOST": "0.0.0.0", "PORT": "8080"}  # noqa: S104 - as in the file
+    assert _ours(project.run("env").stdout) == fixed | {"CARTSVC_STORE_URL": "memory://"}
     settings = dict.fromkeys(listed, "1")
-    assert _ours(project.run("env", **settings).stdout) == settings
+    assert _ours(project.run("env", **settings).stdout) == settings | fixed
+
+
+def test_a_slip_in_the_file_is_told(project: Project, tmp_path: Path) -> None:
+    """All of .env reaches the service, which warns of a misspelt name; HOST and PORT in it do not move the container.
+
+    What .env says of the store and of the published port still holds, and the shell still overrides it.
+    """
+    shutil.copy(_ROOT / "docker-compose.yml", tmp_path)
+    (tmp_path / ".env").write_text(
+        "CARTSVC_MAX_ITEM=5\nCARTSVC_MAX_ITEMS=7\nCARTSVC_CART_TTL='60'\nHOST=127.0.0.1\nPORT=9000\n"
+        "COMPOSE_PROFILES=valkey\nCART_SERVICE_PORTS=127.0.0.1:8081\n"
+    )
+    beside = project.beside(tmp_path)
+    config = json.loads(beside.compose("config", "--format", "json").stdout)["services"][project.service]
+    assert [(port["host_ip"], port["published"], port["target"]) for port in config["ports"]] == [
+        ("127.0.0.1", "8081", 8080)
+    ]
+    told = _ours(beside.run("env", CARTSVC_MAX_ITEMS="8", COMPOSE_PROFILES="").stdout)
+    assert told == {
+        "CARTSVC_CART_TTL": "60",
+        "CARTSVC_MAX_ITEM": "5",
+        "CARTSVC_MAX_ITEMS": "8",
+        "CARTSVC_STORE_URL": "memory://",
+        "HOST": "0.0.0.0",  # noqa: S104 - as in docker-compose.yml
+        "PORT": "8080",
+    }
+    assert config["environment"]["CARTSVC_STORE_URL"] == "valkey://valkey:6379/0"
+    script = "from cartsvc.settings import Settings; print(*Settings.from_env().warnings)"
+    said = beside.run("python", "-c", script, COMPOSE_PROFILES="").stdout
+    assert (
+        said == "CARTSVC_MAX_ITEM is not a setting of cartsvc and has no effect; the nearest one is CARTSVC_MAX_ITEMS\n"
+    )
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", "::", "::1"])  # noqa: S104 - one of them
+def test_the_health_check_asks_where_it_listens(project: Project, host: str) -> None:
+    """In a plain container HOST may be an address of either family, and the check passes all the same."""
+    name = f"{project.name}-host"
+    docker("run", "--detach", "--rm", "--name", name, "--env", f"HOST={host}", project.image)
+    try:
+        _, *check = inspect("image", project.image)["Config"]["Healthcheck"]["Test"]
+        deadline = time.monotonic() + SECONDS
+        while docker("exec", name, *check, expected=None).returncode != 0:
+            assert time.monotonic() < deadline, docker("logs", name).stderr
+            time.sleep(0.1)
+    finally:
+        docker("stop", name)
 
 
 def test_a_wrong_setting_stops_the_start(project: Project) -> None:
@@ -208,4 +274,8 @@ def _exit_code_of_down(service: Project) -> int:
 
 def _ours(environment: str) -> dict[str, str]:
     variables = dict(line.split("=", 1) for line in environment.splitlines())
-    return {name: value for name, value in variables.items() if name.startswith(("CARTSVC_", "WEB_", "PORT"))}
+    return {
+        name: value
+        for name, value in variables.items()
+        if name.startswith(("CARTSVC_", "WEB_", "PORT")) or name == "HOST"
+    }
