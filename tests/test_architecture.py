@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MOST_LINES = 8  # of a view's body
 
-CORE = {"cart", "errors", "record"}
+CORE = {"cart", "errors", "record", "strings"}
 RULES = {*CORE, "terms"}  # pure: what a cart, a record and a client's terms are, and nothing else
 
 
@@ -40,7 +40,8 @@ ROOMS = {
     "clients": Room(set(), {"gunicorn"}),
     "cores": Room(set(), set()),
     "errors": Room(set(), {"msgspec"}),
-    "cart": Room({"errors"}, {"msgspec"}),
+    "strings": Room(set(), {"msgspec"}),
+    "cart": Room({"errors", "strings"}, {"msgspec"}),
     "record": Room({"cart", "errors"}, {"msgspec"}),
     "terms": Room(CORE, {"msgspec"}),
     "merge": Room({*RULES, "stores.base"}, {"msgspec"}),
@@ -81,13 +82,14 @@ ROOMS = {
     "api.blueprint": Room({"api.body", "api.problems"}, {"flask_smorest"}),
     "api.body": Room({"errors", "api.headers"}, {"flask", "marshmallow", "msgspec", "webargs", "werkzeug"}),
     "api.carts": Room(
-        {"cart", "service", "api.access", "api.answers", "api.blueprint", "api.headers", "api.schemas"}, {"flask"}
+        {"cart", "service", "strings", "api.access", "api.answers", "api.blueprint", "api.headers", "api.schemas"},
+        {"flask"},
     ),
     "api.headers": Room({"terms"}, {"flask", "msgspec", "werkzeug"}),
     "api.health": Room({"service", "api.blueprint", "api.schemas"}, {"flask"}),
     "api.pages": Room(set(), {"flask", "werkzeug"}),
     "api.problems": Room({"errors", "api.answers", "api.schemas"}, {"apispec", "flask", "msgspec", "werkzeug"}),
-    "api.schemas": Room({"cart"}, {"marshmallow", "msgspec"}),
+    "api.schemas": Room({"cart", "strings"}, {"marshmallow", "msgspec"}),
 }
 # In the core even the standard library has rooms that are closed: no I/O, no clock, no randomness.
 CLOSED_TO_CORE = {
