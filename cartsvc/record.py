@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 GUEST = "guest-"  # how a guest's user_id begins
 MARK_LIFE = 60_000  # milliseconds an aborted mark lives, and a done one at the least
+MARK_KEPT = 86_400_000  # milliseconds that a record may keep a mark past its expires_at
+MAX_STORED_MARKS = 256  # in one record, with those whose time is over
+DIGEST_BYTES = 16  # of a key, and of its request
 _FORMAT = b"\x01"
 
 
@@ -72,6 +75,8 @@ class Record(Struct, frozen=True, array_like=True):
 
 
 KEY_LIFE = (1_000, 30 * 86_400_000)  # milliseconds a key may live: the least and the most that settings allow
+CART_LIFE = (1_000, 3650 * 86_400_000)  # the same of a cart after its last change
+MAX_KEYS = 1000  # the most keys in one record that settings allow
 
 
 class Policy(Struct, frozen=True):

@@ -10,6 +10,7 @@ import msgspec
 from flask import request
 from werkzeug.exceptions import BadRequest
 
+from cartsvc.record import DIGEST_BYTES
 from cartsvc.terms import ANY, Terms
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _TAG = r'(?:W/)?"([\x21\x23-\x7e\x80-\xff]*)"'
 # Possessive (*+): white space that could be split in many ways must not be tried in all of them.
 _TAGS = re.compile(rf"[ \t,]*+{_TAG}(?:[ \t]*+,[ \t]*+(?:{_TAG})?)*+[ \t]*+")
-_DIGEST_BYTES = 16
 _STATED = frozenset({"HTTP_IDEMPOTENCY_KEY", "HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH"})
 _NO_TERMS = Terms()
 
@@ -65,4 +65,4 @@ def tags(header: str) -> frozenset[str] | None:
 
 
 def _digest(data: bytes) -> bytes:
-    return hashlib.sha256(data).digest()[:_DIGEST_BYTES]
+    return hashlib.sha256(data).digest()[:DIGEST_BYTES]
