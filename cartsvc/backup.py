@@ -6,22 +6,27 @@ keeps of a user_id is in it but the tag, which is new at every write. Times have
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct, structs
 
-from cartsvc.cart import WIDEST, Cart, Line, Strategy, check_user_id, gather
-from cartsvc.errors import Fault, InvalidRequest, RecordUnreadable
-from cartsvc.record import KEY_LIFE, Key, Mark, Record, Seal
+from cartsvc.cart import WIDEST, Cart, Line, Strategy, gather
+from cartsvc.errors import Fault, InvalidRequest, RecordUnreadable, step
+from cartsvc.record import DIGEST_BYTES, Key, Mark, Record, Seal
+from cartsvc.record_check import record_faults
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 FORMAT = 1
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _PLACE = re.compile(r"(?P<detail>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
-_STEP = re.compile(r"\.(\w+)|\[([^\]]+)\]")
+_STEP = re.compile(r"\.(\w+)|\[(\d+)\]")  # msgspec writes [...] for a member of options, which it does not name
 
 
 class _Time(int):
@@ -31,7 +36,7 @@ class _Time(int):
 
 
 _Token = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]  # an ETag stands in a header: no quote, no line end
-_Digest = Annotated[bytes, Meta(min_length=8, max_length=64)]
+_Digest = Annotated[bytes, Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
 
 
 class _Item(Struct, forbid_unknown_fields=True):
@@ -45,7 +50,7 @@ class _Item(Struct, forbid_unknown_fields=True):
 
 class _Cart(Struct, forbid_unknown_fields=True):
     etag: _Token
-    version: Annotated[int, Meta(ge=1, lt=2**53)]
+    version: int
     items: list[_Item]
     currency: str | None
     created_at: _Time
@@ -63,7 +68,7 @@ class _Seal(Struct, forbid_unknown_fields=True):
 class _Key(Struct, forbid_unknown_fields=True):
     key: _Digest
     request: _Digest
-    status: Annotated[int, Meta(ge=200, lt=300)]  # refused requests are not remembered
+    status: int
     at: _Time
 
 
@@ -97,10 +102,11 @@ def write_line(user_id: str, record: Record) -> bytes:
     return msgspec.json.encode({"format": FORMAT, "user_id": user_id, **parts}) + b"\n"
 
 
-def read_line(line: bytes, *, tag: str) -> tuple[str, Record]:
-    """The user_id and the record of a line; the record gets this tag.
+def read_line(line: bytes, *, tag: str, now: int) -> tuple[str, Record]:
+    """Return the user_id and the record of a line; the record gets this tag.
 
-    Raises InvalidRequest, which names what is wrong with it and where, unless the service could have made this record.
+    ``now`` is in milliseconds since the epoch. Raises InvalidRequest, which names what is wrong and where, unless the
+    service could have made this record by now.
     """
     try:
         told = _decoder.decode(line)
@@ -111,6 +117,8 @@ def read_line(line: bytes, *, tag: str) -> tuple[str, Record]:
         raise InvalidRequest([Fault(pointer, f"{detail}.")]) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest([Fault("", f"This is no JSON: {error}.")]) from None
+    if faults := list(_repeated_names(line)):
+        raise InvalidRequest(faults)
     record = Record(
         tag,
         None if told.cart is None else _cart(told.cart),
@@ -119,7 +127,8 @@ def read_line(line: bytes, *, tag: str) -> tuple[str, Record]:
         None if (s := told.seal) is None else Seal(s.merge_id, s.target, s.strategy, int(s.at)),
         int(told.expires_at),
     )
-    _check(told.user_id, record)
+    if faults := list(record_faults(told.user_id, record, now=now)):
+        raise InvalidRequest(faults)
     return told.user_id, record
 
 
@@ -145,7 +154,7 @@ def _read_time(_: type, text: object) -> _Time:
         time = _Time((moment - _EPOCH) // timedelta(milliseconds=1))
     except (ValueError, TypeError):  # no time; one without a zone
         time = _Time(0)
-    if _told_time(time) != text:
+    if time < 0 or _told_time(time) != text:
         raise ValueError("A time is written as in 2026-01-02T03:04:05.678Z")
     return time
 
@@ -161,7 +170,7 @@ def _cart(told: _Cart) -> Cart:
         for each, place in zip(told.items, places, strict=True)
     ]
     # What fitted the limits of the shop it comes from is not to be refused here.
-    made = gather(lines, limits=WIDEST, at=int(told.updated_at)).items
+    made = gather(lines, limits=WIDEST, at=int(told.updated_at), as_stored=True).items
     faults = [
         Fault(place + "/item_id", "This is not the item_id of the product and its options.")
         for place, each, item in zip(places, told.items, made, strict=False)
@@ -171,8 +180,6 @@ def _cart(told: _Cart) -> Cart:
         faults = [Fault("/cart/items", "Two items have the same product and the same options.")]
     if told.currency is not None and all(each.unit_price is None for each in told.items):
         faults.append(Fault("/cart/currency", "A currency stands only where an item has a price."))
-    if told.expires_at <= told.updated_at:
-        faults.append(Fault("/cart/expires_at", "A cart expires after its last change."))
     if faults:
         raise InvalidRequest(faults)
     items = [structs.replace(item, added_at=int(each.added_at)) for item, each in zip(made, told.items, strict=True)]
@@ -184,21 +191,30 @@ def _currency(cart: _Cart, item: _Item) -> str | None:
     return None if item.unit_price is None else cart.currency
 
 
-def _check(user_id: str, record: Record) -> None:
-    """Raise InvalidRequest unless the parts of the record belong together."""
-    check_user_id(user_id)
-    others = [(f"/marks/{number}/source", mark.source) for number, mark in enumerate(record.marks)]
-    if record.seal is not None:
-        others.append(("/seal/target", record.seal.target))
-    for place, other in others:
-        check_user_id(other, place=place)
-        if other == user_id:
-            raise InvalidRequest([Fault(place, "A cart is not merged into itself.")])
-    if record.seal is not None and record.cart is None:
-        raise InvalidRequest([Fault("/seal", "Only a cart can be sealed.")])
-    ends = [mark.expires_at for mark in record.marks] + ([record.cart.expires_at] if record.cart else [])
-    least, most = (max(ends + [key.at + life for key in record.keys], default=None) for life in KEY_LIFE)
-    if least is None or most is None:
-        raise InvalidRequest([Fault("", "A record has a cart, a key or a mark.")])
-    if not least <= record.expires_at <= most:
-        raise InvalidRequest([Fault("/expires_at", "A record expires with the last of its cart, keys and marks.")])
+class _Repeating(dict[str, Any]):
+    """An object of the line that has a name more than once."""
+
+
+def _repeated_names(line: bytes) -> Iterator[Fault]:
+    """Yield the places of names that are there twice in one object: msgspec would take the last one's value."""
+    repeats = False
+
+    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal repeats
+        found = dict(pairs)
+        if len(found) == len(pairs):
+            return found
+        repeats = True
+        return _Repeating(found)
+
+    told = json.loads(line, object_pairs_hook=members)
+    if repeats:
+        yield from _repeating(told, "")
+
+
+def _repeating(part: Any, place: str) -> Iterator[Fault]:  # noqa: ANN401 - what JSON is made of
+    if isinstance(part, _Repeating):
+        yield Fault(place, "A name is there twice in this object.")
+    members = enumerate(part) if isinstance(part, list) else part.items() if isinstance(part, dict) else ()
+    for name, each in members:
+        yield from _repeating(each, place + step(str(name)))

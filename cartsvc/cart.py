@@ -17,21 +17,32 @@ import msgspec
 from msgspec import Struct
 
 from cartsvc.errors import CurrencyMismatch, Fault, InvalidRequest, ItemNotFound, LimitExceeded, step
+from cartsvc.strings import (
+    CURRENCY,
+    NFC_GROWTH,
+    OPTION_NAME,
+    OPTION_VALUE,
+    PRODUCT_ID,
+    STORED_PRODUCT_ID,
+    USER_ID,
+    normalise,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-MAX_SUBTOTAL = 2**53 - 1  # the largest integer that JavaScript's numbers hold exactly
-MAX_PRODUCT_ID = 128  # characters
+    from cartsvc.strings import StringRule
 
-USER_ID = re.compile(r"[A-Za-z0-9._~@:+|-]{1,255}")
-CURRENCY = re.compile(r"[A-Z]{3}")
+MAX_SUBTOTAL = 2**53 - 1  # the largest integer that JavaScript's numbers hold exactly
+# A cart stays at this version: import takes no higher one, so what it took can be written, exported and imported again.
+# A million changes a second would take 142 years to get there.
+MAX_VERSION = 2**52
+
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _DOTS = (".", "..")  # clients and proxies take these out of a URL's path
 Strategy = Literal["sum", "max", "keep", "replace"]  # how a merge treats what both carts have
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 _SOURCE = "/from_user_id"  # the place in a merge's body that speaks of the other cart
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters and lone surrogates
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -115,9 +126,14 @@ class Additions(Struct, frozen=True):
 # ---- what the request alone can break ----
 
 
+def option_rules(limits: Limits, growth: int = 1) -> tuple[StringRule, StringRule]:
+    """Return what the names and the values of options may be; ``growth`` times as long as the limits say."""
+    return OPTION_NAME.up_to(limits.max_option_name * growth), OPTION_VALUE.up_to(limits.max_option_value * growth)
+
+
 def is_user_id(text: str) -> bool:
     """Return whether this can be a user id."""
-    return USER_ID.fullmatch(text) is not None and text not in _DOTS
+    return USER_ID.allows(text)
 
 
 def check_user_id(user_id: str, *, place: str = "/user_id") -> None:
@@ -136,12 +152,17 @@ def item_id(product_id: str, options: Iterable[tuple[str, str]]) -> str:
     return "~" + hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def gather(lines: Sequence[Line], *, limits: Limits, at: int, currency: str | None = None) -> Additions:
+def gather(
+    lines: Sequence[Line], *, limits: Limits, at: int, currency: str | None = None, as_stored: bool = False
+) -> Additions:
     """Check the lines of one request and add up those of the same item.
 
-    ``currency`` stands for lines that state a price and no currency. Raises InvalidRequest, naming every fault found.
+    ``currency`` stands for lines that state a price and no currency. The length of a text is limited as it was sent,
+    and the text is kept in Unicode NFC, which can be NFC_GROWTH times as long; with ``as_stored`` the texts are such
+    texts already, or those of a record from before they were normalised, and stay as they are. Raises InvalidRequest,
+    naming every fault found.
     """
-    faults = [fault for line in lines for fault in _line_faults(line, currency, limits)]
+    faults = [fault for line in lines for fault in _line_faults(line, currency, limits, as_stored=as_stored)]
     if currency is not None:
         faults += _currency_faults(currency, "")
     stated = currency
@@ -151,7 +172,7 @@ def gather(lines: Sequence[Line], *, limits: Limits, at: int, currency: str | No
             faults.append(Fault(line.pointer + "/currency", f"One cart has one currency, and this one has {stated}."))
     if faults:
         raise InvalidRequest(faults)
-    stated_items = [_item(line, at) for line in lines]
+    stated_items = [_item(line if as_stored else _normalised(line), at) for line in lines]
     pointers = {item.item_id: line.pointer for item, line in zip(stated_items, lines, strict=True)}
     items = _merged((), stated_items)
     if faults := list(_limit_faults((), items, pointers, limits)):
@@ -171,29 +192,43 @@ def check_change(change: ItemChange, *, limits: Limits) -> None:
         raise InvalidRequest(faults)
 
 
-def _line_faults(line: Line, currency: str | None, limits: Limits) -> Iterator[Fault]:
-    if not (1 <= len(line.product_id) <= MAX_PRODUCT_ID and line.product_id.isprintable()):
-        yield Fault(line.pointer + "/product_id", f"A product_id has 1 to {MAX_PRODUCT_ID} printable characters.")
+def _line_faults(line: Line, currency: str | None, limits: Limits, *, as_stored: bool) -> Iterator[Fault]:
+    if not (STORED_PRODUCT_ID if as_stored else PRODUCT_ID).allows(line.product_id):
+        detail = f"A product_id has 1 to {PRODUCT_ID.max_length} characters, and no control characters."
+        yield Fault(line.pointer + "/product_id", detail)
     if not 1 <= line.quantity <= limits.max_quantity:
         yield Fault(line.pointer + "/quantity", f"A quantity is 1 to {limits.max_quantity}.")
     if line.options:
-        yield from _option_faults(line, limits)
+        yield from _option_faults(line, limits, NFC_GROWTH if as_stored else 1)
+        if not as_stored:
+            yield from _repeated_options(line)
     yield from _price_faults(line.unit_price, line.currency, line.pointer, limits, otherwise=currency)
 
 
-def _option_faults(line: Line, limits: Limits) -> Iterator[Fault]:
+def _option_faults(line: Line, limits: Limits, growth: int) -> Iterator[Fault]:
     place = line.pointer + "/options"
     if len(line.options) > limits.max_options:
         yield Fault(place, f"An item has at most {limits.max_options} options.")
+    names, values = option_rules(limits, growth)
     for name, value in line.options.items():
-        if not 1 <= len(name) <= limits.max_option_name or _CONTROL.search(name):
+        if not names.allows(name):
             length = limits.max_option_name
             yield Fault(place, f"An option's name has 1 to {length} characters, and no control characters.")
-        elif len(value) > limits.max_option_value or _CONTROL.search(value):
+        elif not values.allows(value):
             length = limits.max_option_value
-            yield Fault(
-                place + step(name), f"An option's value has at most {length} characters, and no control characters."
-            )
+            detail = f"An option's value has at most {length} characters; control characters: tab and line break only."
+            yield Fault(place + step(name), detail)
+
+
+def _repeated_options(line: Line) -> Iterator[Fault]:
+    """Two names of one object can be different texts and become the same by normalisation."""
+    seen: set[str] = set()
+    for name in line.options:
+        normal = normalise(name)
+        if normal in seen:
+            detail = "Another option of this item has the same name in Unicode NFC."
+            yield Fault(line.pointer + "/options" + step(name), detail)
+        seen.add(normal)
 
 
 def _price_faults(
@@ -210,7 +245,7 @@ def _price_faults(
 
 
 def _currency_faults(currency: str, place: str) -> Iterator[Fault]:
-    if not CURRENCY.fullmatch(currency):
+    if not CURRENCY.allows(currency):
         yield Fault(place + "/currency", "A currency is three capital letters (ISO 4217).")
 
 
@@ -314,6 +349,12 @@ def _both(own: Item, other: Item, strategy: Strategy) -> Item:
     return msgspec.structs.replace(own, quantity=together, unit_price=unit_price)
 
 
+def _normalised(line: Line) -> Line:
+    """Return the line with its texts in Unicode NFC: the same text typed on two devices makes one item."""
+    options = {normalise(name): normalise(value) for name, value in line.options.items()}
+    return msgspec.structs.replace(line, product_id=normalise(line.product_id), options=options)
+
+
 def _item(line: Line, at: int) -> Item:
     options = tuple(sorted(line.options.items()))
     return Item(item_id(line.product_id, options), line.product_id, options, line.quantity, line.unit_price, at)
@@ -336,7 +377,8 @@ def _next(cart: Cart | None, items: tuple[Item, ...], currency: str | None, stam
     if cart is not None and items == cart.items and currency == cart.currency:
         return cart
     version, created_at = (cart.version, cart.created_at) if cart else (0, stamp.at)
-    return Cart(stamp.etag, version + 1, items, currency, created_at, stamp.at, stamp.expires_at)
+    version = min(version + 1, MAX_VERSION)
+    return Cart(stamp.etag, version, items, currency, created_at, stamp.at, stamp.expires_at)
 
 
 def _check_currency(cart: Cart, currency: str | None, place: str) -> None:

@@ -106,8 +106,9 @@ def _import(desk: _Desk, file: BinaryIO, on_conflict: str) -> None:
     run = desk.new_tag()
     for number, line in _lines(file):
         try:
-            user_id, record = read_line(line, tag=f"{run}.{number}")
-            if record.expires_at <= desk.clock():
+            now = desk.clock()
+            user_id, record = read_line(line, tag=f"{run}.{number}", now=now)
+            if record.expires_at <= now:
                 counts["expired"] += 1
                 continue
             outcome = desk.store.update(user_id, _arrival(record, run, replace=on_conflict == "replace"))

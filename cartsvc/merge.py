@@ -32,7 +32,7 @@ from cartsvc.errors import (
     StoreError,
     TooManyMerges,
 )
-from cartsvc.record import EMPTY, Mark, Record, Seal, live_cart, next_record
+from cartsvc.record import EMPTY, MAX_MARKS, Mark, Record, Seal, live_cart, next_record
 from cartsvc.terms import Outcome, StaleSeal, check_conditions, check_seal, key_for, replay
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from cartsvc.stores.base import CartStore
     from cartsvc.terms import Terms
 
-MAX_MARKS = 64
 ABANDONED_AFTER_MS = 60_000  # a pending mark of this age makes room for others; removing it is safe at any age
 _MAX_ATTEMPTS = 8
 

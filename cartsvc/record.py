@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 GUEST = "guest-"  # how a guest's user_id begins
 DAY_MS = 86_400_000
 CLOCK_MARGIN_MS = DAY_MS  # marks outlive their use by this, so servers whose clocks differ by less all find them
+MAX_MARKS = 64  # in one record
+DIGEST_BYTES = 16  # of a key, and of its request
 _FORMAT = b"\x01"
 
 
@@ -109,6 +111,8 @@ class Record(Struct, frozen=True, array_like=True):
 
 EMPTY = Record("", None, (), (), None, 0)  # stands for an absent record, so that a change needs no second case
 KEY_LIFE = (1_000, 30 * DAY_MS)  # milliseconds a key may live: the least and the most that settings allow
+CART_LIFE = (1_000, 3650 * DAY_MS)  # the same of a cart after its last change
+MAX_KEYS = 1000  # the most keys in one record that settings allow
 
 
 class Policy(Struct, frozen=True):

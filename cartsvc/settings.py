@@ -17,7 +17,7 @@ from cartsvc.cart import WIDEST, Limits
 from cartsvc.cores import usable_cores
 from cartsvc.errors import SettingsError
 from cartsvc.keys import AuthConfig, AuthFaults, configure
-from cartsvc.record import KEY_LIFE, Policy
+from cartsvc.record import CART_LIFE, KEY_LIFE, MAX_KEYS, Policy
 from cartsvc.stores.urls import KEY_PREFIX, MemoryPlace, Place, check_key_prefix, parse
 
 if TYPE_CHECKING:
@@ -119,9 +119,9 @@ def _policy(env: Env) -> Policy:
             max_option_value=_limit(env, "max_option_value", least=1),
             max_unit_price=_limit(env, "max_unit_price", least=1),
         ),
-        cart_ttl=_seconds(env, "CARTSVC_CART_TTL", 30 * _DAY, most=3650 * _DAY),
-        guest_ttl=_seconds(env, "CARTSVC_GUEST_TTL", 7 * _DAY, most=3650 * _DAY),
-        max_keys=_whole(env, "CARTSVC_IDEMPOTENCY_KEYS", 32, least=1, most=1000),
+        cart_ttl=_seconds(env, "CARTSVC_CART_TTL", 30 * _DAY, most=CART_LIFE[1] // 1000),
+        guest_ttl=_seconds(env, "CARTSVC_GUEST_TTL", 7 * _DAY, most=CART_LIFE[1] // 1000),
+        max_keys=_whole(env, "CARTSVC_IDEMPOTENCY_KEYS", 32, least=1, most=MAX_KEYS),
         key_ttl=_seconds(env, "CARTSVC_IDEMPOTENCY_TTL", _DAY, most=KEY_LIFE[1] // 1000),
     )
 

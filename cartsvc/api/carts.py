@@ -22,11 +22,11 @@ from cartsvc.api.schemas import (
     NEW_ITEM,
     NEW_ITEM_EXAMPLE,
     NEW_ITEMS,
-    USER_ID_PATTERN,
     Contents,
     Merge,
 )
 from cartsvc.cart import check_user_id
+from cartsvc.strings import USER_ID
 
 if TYPE_CHECKING:
     from cartsvc.cart import ItemChange, Line
@@ -37,7 +37,7 @@ _USER_ID = {
     "name": "user_id",
     "required": True,
     "description": "Whose cart it is. It stands in logs: opaque ids, not e-mail addresses, are best.",
-    "schema": {"type": "string", "pattern": USER_ID_PATTERN},
+    "schema": {"type": "string", **USER_ID.json_schema()},
     "example": "alice",
 }
 _ITEM_ID = {

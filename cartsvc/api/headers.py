@@ -10,6 +10,7 @@ import msgspec
 from flask import request
 from werkzeug.exceptions import BadRequest
 
+from cartsvc.record import DIGEST_BYTES
 from cartsvc.terms import ANY, Terms
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ _TAG = r'(?:W/)?"([\x21\x23-\x7e\x80-\xff]*)"'
 # What compressing proxies add to a tag, so that it names the compressed representation.
 _SUFFIXES = ("-gzip", "--gzip", ";gzip", "-br", "-zstd")
 _TAGS = re.compile(rf"[ \t,]*+{_TAG}(?:[ \t]*+,[ \t]*+(?:{_TAG})?)*+[ \t]*+")
-_DIGEST_BYTES = 16
 
 
 def this_request() -> Request:
@@ -67,4 +67,4 @@ def tags(header: str) -> frozenset[str] | None:
 
 
 def _digest(data: bytes) -> bytes:
-    return hashlib.sha256(data).digest()[:_DIGEST_BYTES]
+    return hashlib.sha256(data).digest()[:DIGEST_BYTES]

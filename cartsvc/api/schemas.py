@@ -8,14 +8,13 @@ from marshmallow import RAISE, Schema, ValidationError, fields, post_load
 from marshmallow.validate import Length, OneOf
 from msgspec import structs
 
-from cartsvc.cart import CURRENCY, MAX_PRODUCT_ID, MAX_SUBTOTAL, STRATEGIES, ItemChange, Line
+from cartsvc.cart import MAX_SUBTOTAL, STRATEGIES, ItemChange, Line, option_rules
+from cartsvc.strings import CURRENCY, PRODUCT_ID, STORED_PRODUCT_ID, USER_ID
 
 if TYPE_CHECKING:
     from cartsvc.cart import Limits, Strategy
 
 MAX_LINES = 100  # in one POST .../items
-USER_ID_PATTERN = r"^(?!\.{1,2}$)[A-Za-z0-9._~@:+|\-]{1,255}$"
-_NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
 _TIME = "2026-01-02T03:04:05Z"
 ITEM_EXAMPLE = {
@@ -71,8 +70,13 @@ class ItemSchema(_Strict):
     """One line of a cart."""
 
     item_id = _text(description="What names the item in URLs. Opaque: do not take it apart.", examples=["sku-1"])
-    product_id = _text(minLength=1, maxLength=MAX_PRODUCT_ID)
-    options = fields.Dict(keys=fields.String(), values=fields.String(), required=True)
+    product_id = _text(**STORED_PRODUCT_ID.json_schema(), description="In Unicode NFC.")
+    options = fields.Dict(
+        keys=fields.String(),
+        values=fields.String(),
+        required=True,
+        metadata={"description": "Names and values in Unicode NFC."},
+    )
     quantity = _whole(minimum=1)
     unit_price = _whole(allow_none=True, minimum=0, description="Minor units, as a caller stated it: for display.")
     line_total = _whole(allow_none=True, minimum=0, description="quantity x unit_price; null without a price.")
@@ -87,7 +91,7 @@ class CartSchema(_Strict):
     items = fields.List(fields.Nested(ItemSchema), required=True)
     item_count = _whole(minimum=0)
     total_quantity = _whole(minimum=0)
-    currency = fields.String(required=True, allow_none=True, metadata={"pattern": f"^{CURRENCY.pattern}$"})
+    currency = fields.String(required=True, allow_none=True, metadata=dict(CURRENCY.json_schema()))
     subtotal = _whole(
         allow_none=True, minimum=0, maximum=MAX_SUBTOTAL, description="Minor units; null unless every item has a price."
     )
@@ -163,7 +167,7 @@ class PriceSchema(_Request):
 
     unit_price = _whole(required=False, allow_none=True, minimum=0, description="Minor units. Needs its currency.")
     currency = fields.String(
-        allow_none=True, metadata={"pattern": f"^{CURRENCY.pattern}$", "description": "ISO 4217.", "examples": ["EUR"]}
+        allow_none=True, metadata={**CURRENCY.json_schema(), "description": "ISO 4217.", "examples": ["EUR"]}
     )
     item_id = _read_only()
     line_total = _read_only()
@@ -174,16 +178,17 @@ class NewItemSchema(PriceSchema):
     """An item to put into a cart."""
 
     product_id = _text(
-        pattern=_NO_CONTROLS,
-        minLength=1,
-        maxLength=MAX_PRODUCT_ID,
-        description="Printable characters.",
+        **PRODUCT_ID.json_schema(),
+        description="No control characters. Kept in Unicode NFC, which makes a few characters longer than they were.",
         examples=["sku-1"],
     )
     quantity = _whole(minimum=1, examples=[2])
     options = _Texts(
         allow_none=True,
-        metadata={"description": "Size, colour, ...: the same product with other options is another item."},
+        metadata={
+            "description": "Size, colour, ...: the same product with other options is another item. "
+            "Names and values are compared and kept in Unicode NFC; a name is there once."
+        },
     )
 
     @post_load
@@ -225,7 +230,7 @@ class NewCartSchema(_Request):
     items = fields.List(fields.Nested(NewItemSchema), required=True)
     currency = fields.String(
         allow_none=True,
-        metadata={"pattern": f"^{CURRENCY.pattern}$", "description": "Stands for items that state none."},
+        metadata={**CURRENCY.json_schema(), "description": "Stands for items that state none."},
     )
     user_id = _read_only()
     version = _read_only()
@@ -245,7 +250,9 @@ class MergeSchema(_Strict):
     """Which cart to merge into this one, and how to treat what both have."""
 
     from_user_id = _text(
-        pattern=USER_ID_PATTERN, description="Whose cart it is that goes.", examples=["guest-3xKq2v0PzT9cW1bYd7Rf4A"]
+        **USER_ID.json_schema(),
+        description="Whose cart it is that goes.",
+        examples=["guest-3xKq2v0PzT9cW1bYd7Rf4A"],
     )
     strategy = fields.String(
         allow_none=True,
@@ -297,10 +304,11 @@ def state_limits(schemas: dict[str, Any], limits: Limits) -> None:
         members = schemas[name]["properties"]
         members["quantity"]["maximum"] = limits.max_quantity
         members["unit_price"]["maximum"] = limits.max_unit_price
+    names, values = option_rules(limits)
     schemas["NewItem"]["properties"]["options"] |= {
         "maxProperties": limits.max_options,
-        "propertyNames": {"pattern": _NO_CONTROLS, "minLength": 1, "maxLength": limits.max_option_name},
-        "additionalProperties": {"type": "string", "pattern": _NO_CONTROLS, "maxLength": limits.max_option_value},
+        "propertyNames": names.json_schema(),
+        "additionalProperties": {"type": "string", **values.json_schema()},
     }
     schemas["NewCart"]["properties"]["items"]["maxItems"] = limits.max_items
 

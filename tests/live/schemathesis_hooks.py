@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
+from unicodedata import normalize
 from urllib.parse import unquote
 
 import schemathesis
@@ -135,13 +136,17 @@ def _reasons(case: Case) -> Iterator[str]:
 def _reasons_of_lines(lines: list[dict[str, Any]]) -> Iterator[str]:
     if any(_has_half_a_price(each) for each in lines):
         yield "needs its (currency|unit_price)"
-    if not all(str(each.get("product_id", "")).isprintable() for each in lines):
-        yield "printable characters"
+    if any(_repeats_a_name(each.get("options")) for each in lines):
+        yield "same name in Unicode NFC"
     if any(isinstance(each.get(name), float) for each in lines for name in ("quantity", "unit_price")):
         yield "valid integer"  # JSON Schema counts 3.0 among the integers, we do not
     quantities: Counter[str] = Counter()
     for each in lines:
-        item = json.dumps([each.get("product_id"), each.get("options") or {}], sort_keys=True)
-        quantities[item] += each.get("quantity") or 0
+        item = json.dumps([each.get("product_id"), each.get("options") or {}], sort_keys=True, ensure_ascii=False)
+        quantities[normalize("NFC", item)] += each.get("quantity") or 0
     if max(quantities.values(), default=0) > 999:
         yield "At most 999 of one item"
+
+
+def _repeats_a_name(options: Any) -> bool:
+    return isinstance(options, dict) and len({normalize("NFC", name) for name in options}) < len(options)

@@ -1,0 +1,70 @@
+r"""Define what each string of a request may hold, once for the check in the domain and for the API document.
+
+A pattern here means the same in Python's ``re`` and in ECMA-262 with the ``u`` flag, which JSON Schema asks for. It is
+written without surrogates (``\ud800``) and without ``\u{...}``, because validators in Rust and in Python read no such
+escapes.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from msgspec import Struct, structs
+
+# The Basic Multilingual Plane from U+0020 on, without DEL, the C1 controls and surrogates. The other planes are "not in
+# the first", because no notation for them is common to all validators.
+_BASIC = r"\x20-\x7e\xa0-\ud7ff\ue000-\uffff"
+_OTHER_PLANES = r"[^\x00-\uffff]"
+# Runs and single characters alternate, so no text can be split in two ways, and a match takes linear time.
+_ONE_LINE = rf"[{_BASIC}]*(?:{_OTHER_PLANES}[{_BASIC}]*)*"
+_LINES = rf"[\t\n\r{_BASIC}]*(?:{_OTHER_PLANES}[\t\n\r{_BASIC}]*)*"
+
+# The most characters that NFC makes of one: U+FB2C becomes three (Unicode Standard Annex 15, "maximum expansion").
+NFC_GROWTH = 3
+
+
+class StringRule(Struct, frozen=True):
+    """What one kind of string may be: a pattern that all of it matches, and how many characters (code points) it has.
+
+    ``max_length`` None means that the pattern bounds the length.
+    """
+
+    pattern: str
+    min_length: int = 0
+    max_length: int | None = None
+
+    def allows(self, text: str) -> bool:
+        """Return whether the text is such a string."""
+        if len(text) < self.min_length or (self.max_length is not None and len(text) > self.max_length):
+            return False
+        return re.fullmatch(self.pattern, text) is not None
+
+    def up_to(self, max_length: int) -> StringRule:
+        """Return this rule with another greatest length."""
+        return structs.replace(self, max_length=max_length)
+
+    def json_schema(self) -> dict[str, str | int]:
+        """Return the rule as keywords of JSON Schema."""
+        schema: dict[str, str | int] = {"pattern": f"^{self.pattern}$"}
+        if self.min_length:
+            schema["minLength"] = self.min_length
+        if self.max_length is not None:
+            schema["maxLength"] = self.max_length
+        return schema
+
+
+USER_ID = StringRule(r"(?!\.{1,2}$)[A-Za-z0-9._~@:+|\-]{1,255}")
+CURRENCY = StringRule("[A-Z]{3}")
+PRODUCT_ID = StringRule(_ONE_LINE, 1, 128)
+STORED_PRODUCT_ID = StringRule(_ONE_LINE, 1, 128 * NFC_GROWTH)
+OPTION_NAME = StringRule(_ONE_LINE, 1)
+OPTION_VALUE = StringRule(_LINES)
+
+
+def normalise(text: str) -> str:
+    """Return the text in Unicode Normalization Form C, in which texts that look the same are the same.
+
+    A few characters become up to NFC_GROWTH ones, so the result can be longer than the text.
+    """
+    return unicodedata.normalize("NFC", text)
