@@ -7,13 +7,14 @@ import os
 import secrets
 import subprocess
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _ROOT = Path(__file__).parent.parent.parent
 SECONDS = 120  # for one command; more than any stop may take
@@ -129,6 +130,16 @@ def docker(
     if expected is not None:
         assert ended.returncode == expected, f"docker {' '.join(arguments)}:\n{ended.stdout}\n{ended.stderr}"
     return ended
+
+
+@contextmanager
+def started(image: str, *options: str) -> Iterator[str]:
+    """Start a plain container of this image with these options of `docker run`; yield its id, and remove it."""
+    container = docker("run", "--detach", *options, image).stdout.strip()
+    try:
+        yield container
+    finally:
+        docker("rm", "--force", container)
 
 
 def inspect(kind: str, name: str) -> Any:

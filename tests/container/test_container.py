@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from compose import SECONDS, docker, inspect
+from compose import SECONDS, docker, inspect, started
 
 from cartsvc.settings import Settings
 from cartsvc.version import __version__
@@ -109,17 +109,13 @@ def test_memory_and_processes_are_limited(service: Project, monkeypatch: pytest.
 
 def test_too_little_memory_is_told(project: Project) -> None:
     """A container smaller than what carts may take starts with a warning, before the kernel kills anything."""
-    name = f"{project.name}-small"
-    docker("run", "--detach", "--rm", "--name", name, "--memory", "128m", project.image)
-    try:
+    with started(project.image, "--memory", "128m") as container:
         deadline = time.monotonic() + SECONDS
-        while "auth none" not in (logged := docker("logs", name).stderr):
+        while "auth none" not in (logged := docker("logs", container).stderr):
             assert time.monotonic() < deadline, logged
             time.sleep(0.1)
         assert "the container has 128 MiB of memory, and the service may take 576 MiB" in logged
         assert "store memory:// (512 MiB, container 128 MiB), 1 gevent worker" in logged
-    finally:
-        docker("stop", name)
 
 
 def test_the_image_is_small(project: Project) -> None:
@@ -206,16 +202,12 @@ def test_a_slip_in_the_file_is_told(project: Project, tmp_path: Path) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", "::", "::1"])  # noqa: S104 - one of them
 def test_the_health_check_asks_where_it_listens(project: Project, host: str) -> None:
     """In a plain container HOST may be an address of either family, and the check passes all the same."""
-    name = f"{project.name}-host"
-    docker("run", "--detach", "--rm", "--name", name, "--env", f"HOST={host}", project.image)
-    try:
+    with started(project.image, "--env", f"HOST={host}") as container:
         _, *check = inspect("image", project.image)["Config"]["Healthcheck"]["Test"]
         deadline = time.monotonic() + SECONDS
-        while docker("exec", name, *check, expected=None).returncode != 0:
-            assert time.monotonic() < deadline, docker("logs", name).stderr
+        while docker("exec", container, *check, expected=None).returncode != 0:
+            assert time.monotonic() < deadline, docker("logs", container).stderr
             time.sleep(0.1)
-    finally:
-        docker("stop", name)
 
 
 def test_a_wrong_setting_stops_the_start(project: Project) -> None:
