@@ -460,3 +460,19 @@ class BooksMachine(RuleBasedStateMachine):
 
 
 TestBooks = BooksMachine.TestCase
+
+
+def test_an_unreadable_record_of_this_minute_stops_no_clearing(
+    store: MemoryStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has expired beside it is cleared; it goes itself when its minute is over."""
+    put(store, "readable", a_record(clock, lives=10))
+    with monkeypatch.context() as patch:
+        patch.setattr("cartsvc.record.encode", lambda _: b"\x02")
+        put(store, "damaged", a_record(clock, lives=10))
+    clock.advance(10)
+    assert store.purge() == 1
+    assert set(store._records) == {"damaged"}
+    clock.advance(MINUTE)
+    assert store.purge() == 1
+    assert_books_are_right(store)

@@ -169,13 +169,12 @@ def test_an_answer_that_was_lost(method: str, path: str, body: object) -> None:
     [
         (errors.StoreError(), (503, "store-away", "1")),
         (errors.OutcomeUnknown(), (503, "outcome-unknown", "1")),
-        (errors.StoreFull(), (507, "store-full", None)),
         (errors.RecordUnreadable(), (500, "record-unreadable", None)),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
 def test_readiness_says_what_is_wrong_with_the_store(error: Exception, expected: tuple[int, str, str | None]) -> None:
-    """A store that takes no writes is not ready, and each reason is one that /openapi.json has for /readyz."""
+    """A store that fails is not ready, and each reason is one that /openapi.json has for /readyz."""
     response = _client_of(error).get("/readyz")
     assert (*problem(response), response.headers.get("Retry-After")) == expected
 
