@@ -118,6 +118,21 @@ def test_a_worker_whose_server_was_killed_frees_the_port(server: Server) -> None
         server.start()
 
 
+@pytest.mark.parametrize("server", [KEPT | {"CARTSVC_THREADS": "4"}], indirect=True)
+def test_threads_whose_server_was_killed_close_the_port_and_answer(server: Server) -> None:
+    """The port is closed while a request still runs."""
+    with connected(server) as running:
+        running.sendall(HEAD + BODY[:10])
+        with Client(server.url) as other:
+            assert other.add("bob").status == 200  # the worker has the other request by now
+        os.kill(server.pid, signal.SIGKILL)
+        server.process.wait(SECONDS)
+        wait_until_refused(server)
+        running.sendall(BODY[10:])
+        assert running.makefile("rb").read().startswith(b"HTTP/1.1 200 OK\r\n")
+        server.start()
+
+
 @CLASSES
 def test_clients_are_told_how_long_connections_are_kept(server: Server) -> None:
     """``Keep-Alive: timeout=N`` on each response after which the connection stays open, and on no other."""
