@@ -1,4 +1,4 @@
-"""Logs what goes wrong with a store, once each way: a CartStore around any other."""
+"""Log each failure of a store once when it begins and once when it ends: a CartStore around any other."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
     from cartsvc.record import Record
 
-_QUIET_S = 60  # between two lines that say that the same kind of failure has begun
-_CALM_S = 5  # without such a failure until it is over, because one node of a cluster may be down and the others answer
-_MAX_OUTAGES = 256  # that are remembered; each unreadable record is one
+_QUIET_S = 60  # between two lines on the beginning of the same kind of failure
+_CALM_S = 5  # without such a failure until it is over, because one node of a cluster may be down while others respond
+_MAX_OUTAGES = 256  # remembered at a time; each unreadable record is one
 _DIGEST = 16  # hexadecimal digits
 _FULL, _UNREADABLE = "full", "unreadable"
 _CONNECTION = ("ConnectionError", "TimeoutError")
 _PERMISSION = "NOPERM"
 
-# What a call proves by its success. A ping is a write that writes nothing: it may be allowed where another is not.
+# What the success of a call proves. A ping is a write that changes nothing, so it may be allowed when others are not.
 _READ, _PING, _WRITE = 0, 1, 2
 
 _log = logging.getLogger(__name__)

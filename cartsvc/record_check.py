@@ -5,7 +5,7 @@ Each rule follows from what writes a record: ``record.next_record``, ``cart._nex
 Wall clocks are not monotonic, and servers that share a store have clocks of their own, so a later write can have an
 earlier time. The rules therefore assume only that every clock was within half of CLOCK_TOLERANCE_MS of the true time:
 what happened later may then have a time that is earlier by at most CLOCK_TOLERANCE_MS. A day is far beyond what a clock
-under NTP shows and lets through what a wrong time zone or a virtual machine that slept leaves; a back-up whose times
+under NTP shows and accepts what a wrong time zone or a suspended virtual machine causes; a backup whose times
 contradict each other by more than a day was made by hand or is damaged. What one write reads from one clock (a cart's
 ``updated_at`` and ``expires_at``) is compared without tolerance.
 """
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from cartsvc.record import Key, Record
 
 CLOCK_TOLERANCE_MS = 86_400_000
-STATUSES = (200, 201, 204)  # of the answers that a key remembers: done, created, removed
+STATUSES = (200, 201, 204)  # of the responses that a key remembers: done, created, removed
 
 
 def record_faults(user_id: str, record: Record, *, now: int) -> Iterator[Fault]:
     """Yield what the service cannot have stored for this user by ``now``, with the place of each fault in a line.
 
-    The items are not looked at: cart.gather knows their rules. ``now`` is in milliseconds since the epoch.
+    The items are not checked: cart.gather has their rules. ``now`` is in milliseconds since the epoch.
     """
     yield from _id_faults(user_id, record)
     if record.cart is not None:

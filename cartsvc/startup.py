@@ -1,4 +1,4 @@
-"""What a start reports: one line on what the server runs with, and warnings of too little memory or too few files."""
+"""Format what a start logs: one line on the configuration, and warnings of too little memory or too few files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def container_memory(cgroups: Path = _CGROUPS) -> int | None:
 
 
 def files_needed(connections: int, pools: int) -> int:
-    """Return how many files a worker opens for so many clients, each of which may use a connection of every pool."""
+    """Return how many files a worker opens for its clients, each of which may use a connection of every pool."""
     return _OPEN_FILES + connections + min(connections, POOL_SIZE) * pools
 
 
@@ -85,7 +85,7 @@ def start_line(
     connections: int,
     auth: str,
 ) -> str:
-    """Return the line that names what a server runs with. No password is in it.
+    """Return the line that describes the configuration of a server. It contains no password.
 
     For example: ``cartsvc 0.1.0: store memory:// (512 MiB, container 1 GiB), 1 gevent worker, 2000 connections, auth
     none``.

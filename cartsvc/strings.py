@@ -1,6 +1,6 @@
-r"""Define what each string of a request may hold, once for the check in the domain and for the API document.
+r"""Define what each string of a request may contain, once for the check in the domain and for the API document.
 
-A pattern here means the same in Python's ``re`` and in ECMA-262 with the ``u`` flag, which JSON Schema asks for. It is
+A pattern here means the same in Python's ``re`` and in ECMA-262 with the ``u`` flag, which JSON Schema requires. It is
 written without surrogates (``\ud800``) and without ``\u{...}``, because validators in Rust and in Python read no such
 escapes.
 """

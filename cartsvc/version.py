@@ -1,4 +1,4 @@
-"""The version of cartsvc: pyproject.toml reads it here, and so does the line that each start logs."""
+"""The version of cartsvc, which pyproject.toml and the start line read."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""gunicorn's workers and logger for cartsvc: how a worker stops, and what it says about malformed requests.
+"""gunicorn's workers and logger for cartsvc: how a worker stops, and how it reports malformed requests.
 
 gunicorn.conf.py names these classes. They extend gunicorn 27: pyproject.toml bounds its version, because
-``_cap_keepalive``, ``_DEFER`` and the lists of idle connections are no public interface.
+``_cap_keepalive``, ``_DEFER`` and the lists of idle connections are not a public interface.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
     from gunicorn.http.wsgi import Response
     from gunicorn.workers.gthread import TConn
 
-# How long a stopping worker keeps connections without a request. A client may be sending its next request already, and
-# gets its answer with "Connection: close"; 2 seconds are many round trips. More would only delay the stop: with one
-# replica every second of it is an outage.
+# How long a stopping worker keeps connections without a request. A client may already be sending its next request, and
+# gets its response with "Connection: close"; 2 seconds are many round trips. More would only delay the stop: with one
+# replica, every second of it is an outage.
 IDLE_GRACE_S = 2.0
 
 
 class _Worker(base.Worker):
-    """What both worker classes share."""
+    """The parts that both worker classes share."""
 
     wsgi: WSGIApplication
 
     def load_wsgi(self) -> None:
-        """Load the application, and say in the headers of its responses how long the connection stays open.
+        """Load the application, and announce in the headers of its responses how long the connection stays open.
 
         ``Keep-Alive: timeout=N`` lets clients close an idle connection before the service does, so that they send no
         request into a closed one. The application cannot do this: gunicorn drops hop-by-hop headers, and it alone
@@ -69,11 +69,11 @@ class _Worker(base.Worker):
         self.wsgi = serve
 
     def handle_error(self, req: Request | None, client: object, addr: object, exc: BaseException) -> None:
-        """Answer and log an error. Of a malformed request only its kind, because the text may hold a token."""
+        """Respond to and log an error; of a malformed request only its kind, because its text may contain a token."""
         if not isinstance(exc, ParseException):
             super().handle_error(req, client, addr, exc)
             return
-        try:  # it is raised because gunicorn logs some kinds with their traceback
+        try:  # raised because gunicorn logs some kinds with their traceback
             raise _redacted(type(exc)) from None  # type: ignore[arg-type]  # mypy takes classes for unhashable
         except ParseException as redacted:
             if isinstance(exc, InvalidHeader):
@@ -131,7 +131,7 @@ class ThreadWorker(_Worker, gthread.ThreadWorker):
     def set_accept_enabled(self, enabled: bool) -> None:  # noqa: FBT001 - as gunicorn's
         """Accept connections or not. A stopping worker closes its listeners too.
 
-        gunicorn leaves them open, so the kernel goes on to accept connections, which are reset when the stop is over.
+        gunicorn leaves them open, so the kernel continues to accept connections, which are reset when the worker ends.
         """
         super().set_accept_enabled(enabled)
         if not enabled and not self.alive:
@@ -139,7 +139,7 @@ class ThreadWorker(_Worker, gthread.ThreadWorker):
                 listener.close()
 
     def handle(self, conn: TConn) -> object:
-        """Serve a connection in a thread. One on which nothing has come yet gives its thread back after a while."""
+        """Serve a connection in a thread. A connection that sends nothing returns its thread after IDLE_GRACE_S."""
         if not conn.initialized and not conn.wait_for_data(IDLE_GRACE_S):
             return gthread._DEFER if self.alive else False  # noqa: SLF001 - gunicorn does so too, after 5 seconds
         return super().handle(conn)
@@ -153,18 +153,18 @@ class ThreadWorker(_Worker, gthread.ThreadWorker):
     def _cap_keepalive(self, deadline: float) -> None:  # noqa: ARG002 - gunicorn's own, which is too early for a replacement
         """Close idle connections when the grace is over.
 
-        A worker that is replaced (``max_requests``) has no grace: it keeps them as long as clients were told, because
-        the service goes on, and a proxy that sends a request at that moment would answer 502.
+        A worker that is replaced (``max_requests``) has no grace: it keeps them for the announced time, because
+        the service continues, and a proxy that sends a request at that moment would return 502.
         """
         for conn in chain(self.keepalived_conns, self.pending_conns):
             conn.timeout = min(conn.timeout, self._closes_at)
 
 
 class _RequestWait(gevent.Timeout):
-    """The wait for a request: over after so many seconds, or when a stopping worker ends it. Silent when it is over."""
+    """The wait for a request: it ends in time, or when a stopping worker ends it, and raises nothing then."""
 
     def __init__(self, seconds: float, waits: set[_RequestWait]) -> None:
-        super().__init__(seconds, False)  # noqa: FBT003 - gevent's way to say: leave the block, and raise nothing
+        super().__init__(seconds, False)  # noqa: FBT003 - gevent then leaves the block and raises nothing
         self._waits = waits
         self._waiting = gevent.getcurrent()
 
@@ -179,13 +179,13 @@ class _RequestWait(gevent.Timeout):
         super().close()
 
     def end(self) -> None:
-        """Let the time be over now; it may have been closed since it was found among the waits."""
+        """End the wait now, unless it was closed since it was found among the waits."""
         if self in self._waits:
             self._waiting.throw(self)
 
 
 class Logger(glogging.Logger):
-    """gunicorn's logger without the tracebacks of clients that are slow to take a response: each would leave one."""
+    """gunicorn's logger, without a traceback for each client that reads its response too slowly."""
 
     def setup(self, cfg: Config) -> None:
         """Set the loggers up."""

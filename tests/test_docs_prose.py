@@ -56,8 +56,6 @@ NOT_YET = {
     "cartsvc/stores/urls.py",
     "cartsvc/stores/valkey.py",
     "cartsvc/terms.py",
-    "docs/decisions/0006-answers-are-written-by-msgspec.md",
-    "docs/decisions/README.md",
     "gunicorn.conf.py",
 }
 
