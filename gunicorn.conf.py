@@ -161,7 +161,7 @@ def on_starting(server: Arbiter) -> None:
             memory_limit=settings.memory_limit,
             container=container,
             workers=server.cfg.workers,
-            worker_class=server.cfg.worker_class_str,
+            worker_class=getattr(server.worker_class, "kind", server.cfg.worker_class_str),
             threads=server.cfg.threads,
             connections=server.cfg.worker_connections,
             auth="none" if settings.auth is None else "jwt",

@@ -11,7 +11,7 @@ import math
 import re
 import time
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import gevent
 from gunicorn import glogging
@@ -84,6 +84,8 @@ class _Worker(base.Worker):
 class GeventWorker(_Worker, ggevent.GeventWorker):
     """A coroutine per connection."""
 
+    kind: ClassVar[str] = "gevent"  # in the start line
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as gunicorn's
         super().__init__(*args, **kwargs)
         self._waits: set[_RequestWait] = set()
@@ -109,6 +111,8 @@ class GeventWorker(_Worker, ggevent.GeventWorker):
 
 class ThreadWorker(_Worker, gthread.ThreadWorker):
     """A pool of threads."""
+
+    kind: ClassVar[str] = "gthread"  # in the start line
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as gunicorn's
         super().__init__(*args, **kwargs)
