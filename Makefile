@@ -39,15 +39,16 @@ test-container: .venv/.dev ## Test the image and the compose file (needs Docker)
 
 soak: .venv/.dev ## Run the randomised tests for an hour or longer; SEED=n repeats a run
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest --hypothesis-seed=$(or $(SEED),random) \
-		tests/test_service_model.py tests/test_cart.py tests/test_*_store.py tests/test_valkey_cluster.py \
-		tests/live/test_live_model.py tests/live/test_live_schemathesis.py
-	SOAK_ROUNDS=20 $(BIN)/pytest tests/live/test_live_stores.py tests/live/test_live_workers.py \
-		tests/live/test_live_hostile.py::test_many_small_bodies
+		tests/unit/carts/test_service_model.py tests/unit/carts/test_cart.py tests/stores/test_memory.py tests/stores/test_lmdb.py tests/stores/test_valkey.py tests/stores/test_valkey_cluster.py \
+		tests/system/test_model.py tests/system/test_schemathesis.py
+	SOAK_ROUNDS=20 $(BIN)/pytest tests/system/test_stores.py tests/system/test_workers.py \
+		tests/system/test_hostile.py::test_many_small_bodies
 
 lint: .venv/.dev ## Check style, types, Dockerfile and compose file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING
 
 import gevent.monkey
 
-from cartsvc.clients import Clients
 from cartsvc.errors import SettingsError, StoreUnusable
-from cartsvc.settings import Settings
-from cartsvc.startup import (
+from cartsvc.server.slow_clients import ClientTimeouts
+from cartsvc.server.startup import (
     connections_within,
     container_memory,
     files_needed,
@@ -27,8 +26,9 @@ from cartsvc.startup import (
     memory_warning,
     start_line,
 )
-from cartsvc.stores import count_pools, hold
-from cartsvc.stores.urls import MemoryPlace
+from cartsvc.settings import Settings
+from cartsvc.stores import count_pools, lock_store
+from cartsvc.stores.urls import MemoryConfig
 
 if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter
@@ -40,7 +40,7 @@ try:
 except SettingsError as error:
     sys.exit(str(error))  # the faults, without a traceback around them
 
-_ONE_PROCESS = isinstance(settings.store, MemoryPlace)
+_ONE_PROCESS = isinstance(settings.store, MemoryConfig)
 
 # PyJWT's own fetching of keys, which nothing here uses, has ssl imported before gevent's workers replace its parts.
 warnings.filterwarnings("ignore", "Monkey-patching ssl", category=gevent.monkey.MonkeyPatchWarning)
@@ -51,10 +51,10 @@ bind = f"{_host}:{settings.port}"
 
 # A worker a core, or cores stand idle. Each process of memory:// has carts of its own, so there it is one: a second one
 # would show a shopper another cart every other time.
-workers = settings.processes
+workers = settings.worker_count
 
 # A coroutine a connection: slow clients hold up nobody, and no threads fight for the interpreter lock.
-worker_class = "cartsvc.workers.ThreadWorker" if settings.threads else "cartsvc.workers.GeventWorker"
+worker_class = "cartsvc.server.workers.ThreadWorker" if settings.threads else "cartsvc.server.workers.GeventWorker"
 threads = settings.threads or 1
 
 # Who finds no room waits outside until somebody leaves: 1,500 idle connections must not fill it. More would be
@@ -85,10 +85,10 @@ keepalive = settings.keep_alive
 # A body that never ends, or an answer nobody takes, would hold its connection for ever. We wait as for the head; but a
 # keep-alive of minutes, which a proxy may want, is for the time between requests. By default all of it together is less
 # than graceful_timeout. Coroutines take turns only where one waits: who has always sent already must be made to.
-_clients = Clients(
-    patience=float(min(keepalive, 5)),
+_timeouts = ClientTimeouts(
+    timeout_s=float(min(keepalive, 5)),
     max_body=settings.max_body,
-    give_way=(lambda: None) if settings.threads else gevent.sleep,
+    yield_control=(lambda: None) if settings.threads else gevent.sleep,
 )
 
 # A worker that hangs is replaced. This is a heartbeat and no limit on a request; memory's carts go with their worker.
@@ -122,7 +122,7 @@ forwarded_allow_ips = ""
 
 # One line a request costs more than the request, and user ids would stand in it. Turn it on with --access-logfile -.
 accesslog = None
-logger_class = "cartsvc.workers.Logger"
+logger_class = "cartsvc.server.workers.Logger"
 loglevel = settings.log_level
 
 
@@ -152,7 +152,7 @@ def on_starting(server: Arbiter) -> None:
     if server.cfg.preload_app and not _ONE_PROCESS:
         sys.exit("cartsvc cannot start: with --preload all workers would share one open store. Leave it out.")
     try:
-        server.held = hold(settings.store)  # for as long as the server lives; its workers inherit it
+        server.store_lock = lock_store(settings.store)  # for as long as the server lives; its workers inherit it
     except StoreUnusable as error:
         sys.exit(f"cartsvc cannot start: {error}")
     server.log.info(
@@ -183,18 +183,18 @@ def post_worker_init(worker: Worker) -> None:
         "cartsvc"
     )  # none when another app is served with this file
     if worker.age == 1 and service is not None:
-        for warning in service.advice():
+        for warning in service.startup_warnings():
             worker.log.warning(warning)
 
 
 def pre_request(_worker: Worker, request: Request) -> None:
     """Begin to keep the time that its client has."""
-    _clients.begin(request)
+    _timeouts.start_request(request)
 
 
 def post_request(_worker: Worker, request: Request, _environ: object, _response: object) -> None:
     """End it, and let other connections have a turn."""
-    _clients.end(request)
+    _timeouts.finish_request(request)
 
 
 def pre_exec(server: Arbiter) -> None:

@@ -21,8 +21,8 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
-from bench import least
-from bench.serving import CARTS, DRIBBLERS, ROOT, Broken, ask, carts, dribblers, serving, valkey, wait_for
+from bench import baseline_app
+from bench.servers import CARTS, DRIBBLERS, ROOT, Broken, ask, carts, serving, slow_clients, valkey, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -73,7 +73,7 @@ def cost(rounds: int, seconds: int) -> None:
     with ExitStack() as stack:
         ours = stack.enter_context(carts())
         size = len(ask(ours, "GET", "/cart/user-0"))
-        bare = stack.enter_context(serving("bench.least:app", **{least.SIZE: str(size)}))
+        bare = stack.enter_context(serving("bench.baseline_app:app", **{baseline_app.SIZE: str(size)}))
         get, post, small = "GET  the least app", "POST the least app", "GET  a cart of 5 items"
         cases = [
             Case(get, bare),
@@ -91,7 +91,7 @@ def memory(*_: int) -> None:
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)  # noqa: S603 - our own command
     if told.returncode != 0:
         raise Broken(f"bench.memory failed: {told.stderr}")
-    tell(
+    report(
         f"\n{MEMORY_CARTS:,} carts of 5 items in memory: {float(told.stdout):,.0f} bytes/cart; asked: {MEMORY_ASKED:,}"
     )
 
@@ -119,11 +119,11 @@ def stores(rounds: int, seconds: int) -> None:
         urls |= {f"lmdb sync={sync}": f"lmdb://{directory}/{sync}?sync={sync}" for sync in ("off", "lazy", "on")}
         urls["valkey"] = stack.enter_context(valkey())
         calls = {name: _store_calls(url) for name, url in urls.items()}
-        tell(f"\n{'what a call takes, cart of 5 items':44}{'get':>8}{'update':>9}   us of CPU; round trips")
+        report(f"\n{'what a call takes, cart of 5 items':44}{'get':>8}{'update':>9}   us of CPU; round trips")
         for name, (get, update, gets, updates) in calls.items():
             asked = "; asked: update at most 40" if name in {"memory", "lmdb sync=off"} else ""
             asked = "; asked: 1 and 2 round trips" if name == "valkey" else asked
-            tell(f"  {name:42}{get:8.1f}{update:9.1f}   {gets:.0f} and {updates:.0f}{asked}")
+            report(f"  {name:42}{get:8.1f}{update:9.1f}   {gets:.0f} and {updates:.0f}{asked}")
         workers = {"memory": "1"}
         ports = {
             name: stack.enter_context(carts(CARTSVC_STORE_URL=url, WEB_CONCURRENCY=workers.get(name, "2")))
@@ -167,9 +167,9 @@ def measure(title: str, cases: Sequence[Case], rounds: int, seconds: int) -> Non
         for case in cases:
             print(f"{turn + 1}/{rounds} {case.what}", file=sys.stderr)  # noqa: T201 - progress
             wait_for(case.port)
-            with dribblers(case.port) if case.dribbled else nullcontext():
+            with slow_clients(case.port) if case.dribbled else nullcontext():
                 runs[case.what].append(run_wrk(case, seconds))
-    tell(f"\n{title:44}{'req/s':>8}{'p99 ms':>9}{'>2 s':>6}   a request costs")
+    report(f"\n{title:44}{'req/s':>8}{'p99 ms':>9}{'>2 s':>6}   a request costs")
     for case in cases:
         found = runs[case.what]
         rate, p99, late = (median(figures) for figures in zip(*found, strict=True))
@@ -178,7 +178,7 @@ def measure(title: str, cases: Sequence[Case], rounds: int, seconds: int) -> Non
             pairs = zip(runs[case.base], found, strict=True)
             ratio = median(base.rate / run.rate if run.rate else float("inf") for base, run in pairs)
             line += f"   {ratio:5.2f} x {' '.join(case.base.partition(',')[0].split())}"
-        tell(line + (f"; asked: at most {case.asked:g}" if case.asked else ""))
+        report(line + (f"; asked: at most {case.asked:g}" if case.asked else ""))
 
 
 def run_wrk(case: Case, seconds: int) -> Run:
@@ -207,11 +207,11 @@ def tell_machine() -> None:
     """Print what the figures depend on."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     wrk = subprocess.run(["wrk", "-v"], capture_output=True, text=True, check=False).stdout.partition(" [")[0]  # noqa: S607 - the one on the PATH
-    tell(
+    report(
         f"{cores} cores, {platform.machine()}, {platform.system()} {platform.release()}, load {os.getloadavg()[0]:.1f}"
     )
-    tell(f"{platform.python_implementation()} {platform.python_version()}, {wrk}")
-    tell(", ".join(f"{name} {installed(name) or '(none)'}" for name in PACKAGES))
+    report(f"{platform.python_implementation()} {platform.python_version()}, {wrk}")
+    report(", ".join(f"{name} {installed(name) or '(none)'}" for name in PACKAGES))
 
 
 def installed(package: str) -> str | None:
@@ -222,7 +222,7 @@ def installed(package: str) -> str | None:
         return None
 
 
-def tell(line: str) -> None:
+def report(line: str) -> None:
     """Print a line at once: a part takes minutes."""
     print(line, flush=True)  # noqa: T201 - what this program is for
 
@@ -241,7 +241,9 @@ def main() -> None:
     if shutil.which("wrk") is None:
         sys.exit("bench needs wrk: apt install wrk, or brew install wrk, or build https://github.com/wg/wrk")
     tell_machine()
-    tell(f"one worker process; {CONNECTIONS} connections of one wrk thread; {asked.rounds} rounds of {asked.seconds} s")
+    report(
+        f"one worker process; {CONNECTIONS} connections of one wrk thread; {asked.rounds} rounds of {asked.seconds} s"
+    )
     try:
         for name in asked.parts or PARTS:
             PARTS[name](asked.rounds, asked.seconds)

@@ -12,15 +12,15 @@ import sys
 import uuid
 from pathlib import Path
 
-from cartsvc.cart import Line
-from cartsvc.merge import Merger
-from cartsvc.record import Policy
-from cartsvc.service import CartService
+from cartsvc.carts.cart import NewItem
+from cartsvc.carts.conditions import WriteConditions
+from cartsvc.carts.merge import Merger
+from cartsvc.carts.record import Policy
+from cartsvc.carts.service import CartService
 from cartsvc.stores.memory import MemoryStore
-from cartsvc.terms import Terms
 
 _MONTH = 30 * 86_400_000  # milliseconds
-_LINES = [Line(f"sku-{n:05}", quantity=2, unit_price=1999, currency="EUR") for n in range(5)]
+_LINES = [NewItem(f"sku-{n:05}", quantity=2, unit_price=1999, currency="EUR") for n in range(5)]
 
 
 def bytes_a_cart(carts: int) -> float:
@@ -28,7 +28,7 @@ def bytes_a_cart(carts: int) -> float:
     # Their times are spread over the month before the first of them expires, as shoppers' are.
     ticks = itertools.count()
     store = MemoryStore(clock=lambda: 0, limit=2**50)
-    policy = Policy(cart_ttl=_MONTH)
+    policy = Policy(cart_ttl_ms=_MONTH)
 
     def clock() -> int:
         return next(ticks) * _MONTH // carts
@@ -40,7 +40,7 @@ def bytes_a_cart(carts: int) -> float:
     service = CartService(store, merger, policy=policy, clock=clock, new_tag=new_tag, new_guest=new_tag)
     before = _resident()
     for n in range(carts):
-        service.add(str(uuid.UUID(int=n)), _LINES, terms=Terms())
+        service.add(str(uuid.UUID(int=n)), _LINES, conditions=WriteConditions())
     return (_resident() - before) / carts
 
 

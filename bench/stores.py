@@ -11,15 +11,15 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from cartsvc.cart import Limits, Line, Stamp, add, gather
-from cartsvc.record import Record
+from cartsvc.carts.cart import Limits, NewItem, Revision, add, validate_new_items
+from cartsvc.carts.record import Record
 from cartsvc.stores import open_store
-from cartsvc.stores.urls import ValkeyPlace, parse
+from cartsvc.stores.urls import ValkeyConfig, parse_store_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cartsvc.stores.base import CartStore
+    from cartsvc.carts.store import CartStore
 
 _CALLS = 5_000
 _ROUNDS = 5
@@ -35,12 +35,12 @@ def _now() -> int:
 def _adding(product: str) -> Callable[[Record | None], tuple[Record, None]]:
     """A change that adds one of a product: what a POST does inside of the store, gathered beforehand as there."""
     now = _now()
-    stamp = Stamp(at=now, etag=next(_tags), expires_at=now + _DAY)
-    additions = gather([Line(product, 1, unit_price=1999, currency="EUR")], limits=_LIMITS, at=now)
+    revision = Revision(at=now, etag=next(_tags), expires_at=now + _DAY)
+    additions = validate_new_items([NewItem(product, 1, unit_price=1999, currency="EUR")], limits=_LIMITS, at=now)
 
     def change(record: Record | None) -> tuple[Record, None]:
-        cart = add(record.cart if record else None, additions, limits=_LIMITS, stamp=stamp)
-        return Record(stamp.etag, cart, (), (), None, cart.expires_at), None
+        cart = add(record.cart if record else None, additions, limits=_LIMITS, revision=revision)
+        return Record(revision.etag, cart, (), (), None, cart.expires_at), None
 
     return change
 
@@ -63,12 +63,12 @@ def _updates(store: CartStore) -> Callable[[int], object]:
 
 def _commands(url: str, call: Callable[[], object]) -> int:
     """How many commands the server at this URL got for this."""
-    place = parse(url)
-    if not isinstance(place, ValkeyPlace):
+    config = parse_store_url(url)
+    if not isinstance(config, ValkeyConfig):
         return 0
     from redis import Redis  # noqa: PLC0415 - only where there is such a server
 
-    (host, port) = place.hosts[0]
+    (host, port) = config.hosts[0]
     with Redis(host=host, port=port) as client, client.monitor() as monitor:
         client.echo("the beginning")  # a connection says more than that when it is new
         for told in monitor.listen():
@@ -86,7 +86,7 @@ def _commands(url: str, call: Callable[[], object]) -> int:
 
 def main(url: str) -> None:
     """Measure the store at this URL."""
-    store = open_store(parse(url), clock=_now, memory_limit=2**40, readers=16, timeout=10)
+    store = open_store(parse_store_url(url), clock=_now, memory_limit=2**40, max_readers=16, timeout=10)
     for n in range(100):
         for item in range(5):
             store.update(f"user-{n}", _adding(f"sku-{item}"))

@@ -15,24 +15,24 @@ from flask_cors import CORS
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from cartsvc.api import Api
-from cartsvc.auth import Auth
-from cartsvc.cli import carts_commands
-from cartsvc.jwks import KeySet, fetch_from
-from cartsvc.keys import FixedKeys
-from cartsvc.logged_store import LoggedStore
-from cartsvc.merge import Merger
-from cartsvc.service import CartService
+from cartsvc.auth.jwks import JwksKeys, jwks_fetcher
+from cartsvc.auth.keys import StaticKeys
+from cartsvc.auth.tokens import Auth
+from cartsvc.carts.merge import Merger
+from cartsvc.carts.service import CartService
+from cartsvc.cli.commands import carts_commands
 from cartsvc.settings import Settings
-from cartsvc.stores import open_scripts, open_store
+from cartsvc.stores import open_script_runner, open_store
+from cartsvc.telemetry.logging import LoggedStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flask import Request, Response
 
-    from cartsvc.api.rates import Rates
-    from cartsvc.keys import Keys
-    from cartsvc.stores.base import CartStore
+    from cartsvc.api.rate_limit import RateLimiter
+    from cartsvc.auth.keys import KeySource
+    from cartsvc.carts.store import CartStore
 
 _TAG_BYTES = 12  # 96 random bits: nobody meets the same tag twice
 _GUEST_BYTES = 16  # 128 random bits: nobody guesses another's cart
@@ -49,8 +49,8 @@ _COMMON_HEADERS = (
 )
 _LABEL = r"[a-z0-9_-]{1,63}"  # of a host's name
 _RESPONSE_HEADERS = ("ETag", "Idempotency-Replayed", "Location", "Retry-After", "WWW-Authenticate")
-_PREFLIGHT_SECONDS = 600
-_COUNTER_SECONDS = 0.25  # that a request may wait to be counted
+_PREFLIGHT_MAX_AGE_S = 600
+_COUNTER_TIMEOUT_S = 0.25  # that a request may wait to be counted
 
 
 def _clock() -> int:
@@ -69,7 +69,7 @@ class _NoSessions(SessionInterface):
         """Flask does not save a null session."""
 
 
-class _Proxies(ProxyFix):
+class TrustedProxyFix(ProxyFix):
     """Believes the last proxies, and nothing that stands before them.
 
     werkzeug's own reads a quotation mark that a client sends as one that reaches over what the proxies add.
@@ -102,11 +102,11 @@ def create_app(
             settings.store,
             clock=clock,
             memory_limit=settings.memory_limit,
-            readers=settings.readers,
+            max_readers=settings.max_readers,
             timeout=settings.store_timeout,
             key_prefix=settings.key_prefix,
         )
-    served: CartStore = LoggedStore(store, monotonic=_seconds)
+    served: CartStore = LoggedStore(store, monotonic=_monotonic)
     if wrap_store is not None:
         served = wrap_store(served)
     logging.getLogger("cartsvc").setLevel(settings.log_level.upper())
@@ -125,17 +125,17 @@ def create_app(
         new_guest=partial(secrets.token_urlsafe, _GUEST_BYTES),
     )
     app.cli.add_command(carts_commands(store, clock=clock, new_tag=new_tag))
-    rates = _rates(settings, clock, counter_timeout or _COUNTER_SECONDS)
-    Api(app, limits=policy.limits, auth=_auth(settings, clock), rates=rates)
+    rates = _rate_limiter(settings, clock, counter_timeout or _COUNTER_TIMEOUT_S)
+    Api(app, limits=policy.limits, auth=_auth(settings, clock), rate_limiter=rates)
     if settings.trusted_proxies:
-        app.wsgi_app = _Proxies(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
+        app.wsgi_app = TrustedProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
     if settings.cors_origins:
         CORS(
             app,
-            origins=[_pattern(origin) for origin in settings.cors_origins],
+            origins=[_exact_origin(origin) for origin in settings.cors_origins],
             allow_headers=[_literal(name) for name in (*_REQUEST_HEADERS, *_COMMON_HEADERS, *settings.cors_headers)],
             expose_headers=_RESPONSE_HEADERS,
-            max_age=_PREFLIGHT_SECONDS,
+            max_age=_PREFLIGHT_MAX_AGE_S,
         )
     return app
 
@@ -150,21 +150,21 @@ def _auth(settings: Settings, clock: Callable[[], int]) -> Auth | None:
     config = settings.auth
     if config is None:
         return None
-    keys: Keys = FixedKeys(config.keys)
+    keys: KeySource = StaticKeys(config.keys)
     if config.jwks_url is not None:
-        keys = KeySet(fetch_from(config.jwks_url), algorithms=config.algorithms, monotonic=_seconds)
-    return Auth(config, keys=keys, guest_ttl=settings.policy.guest_ttl, clock=clock)
+        keys = JwksKeys(jwks_fetcher(config.jwks_url), algorithms=config.algorithms, monotonic=_monotonic)
+    return Auth(config, keys=keys, guest_ttl_ms=settings.policy.guest_ttl_ms, clock=clock)
 
 
-def _rates(settings: Settings, clock: Callable[[], int], timeout: float) -> Rates | None:
+def _rate_limiter(settings: Settings, clock: Callable[[], int], timeout: float) -> RateLimiter | None:
     if settings.rate_limit is None:
         return None
-    from cartsvc.api.rates import Rates  # noqa: PLC0415 - it takes 40 ms, and most have no limit
+    from cartsvc.api.rate_limit import RateLimiter  # noqa: PLC0415 - it takes 40 ms, and most have no limit
 
-    return Rates(settings.rate_limit, open_scripts(settings.store, clock=clock, timeout=timeout))
+    return RateLimiter(settings.rate_limit, open_script_runner(settings.store, clock=clock, timeout=timeout))
 
 
-def _pattern(origin: str) -> str | re.Pattern[str]:
+def _exact_origin(origin: str) -> str | re.Pattern[str]:
     """Return what matches this origin and no other; ``*`` as the leftmost label matches exactly one label."""
     if origin == "*":
         return origin
@@ -179,6 +179,6 @@ def _literal(text: str) -> re.Pattern[str]:
     return re.compile(re.escape(text) + r"\Z", re.ASCII | re.IGNORECASE)
 
 
-def _seconds() -> float:
+def _monotonic() -> float:
     """The monotonic clock that goes on while the machine sleeps: others, who share the store, do not wait for it."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

@@ -7,9 +7,9 @@
     ├── StoreUnusable          no server can start on this store; says why
     ├── Unauthorized           nobody knows who is asking
     ├── Forbidden              the token does not open this cart
-    ├── KeysAway               the keys that tokens are checked with cannot be had
+    ├── KeysUnavailable               the keys that tokens are checked with cannot be had
     ├── InvalidRequest         the request alone is wrong
-    ├── KeyReused              an Idempotency-Key that stood on another request before
+    ├── IdempotencyKeyReused              an Idempotency-Key that stood on another request before
     ├── NotFound
     │   ├── CartNotFound       there is no such cart
     │   └── ItemNotFound       the cart has no such item
@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cartsvc.cart import Cart
+    from cartsvc.carts.cart import Cart
 
 
 _WORDS = 300  # characters of a driver's message that are kept
@@ -52,7 +52,7 @@ class Fault(NamedTuple):
     detail: str
 
 
-def step(name: str) -> str:
+def pointer_segment(name: str) -> str:
     """One step of a JSON Pointer: a name with its slash before it, escaped (RFC 6901, section 3)."""
     return "/" + name.replace("~", "~0").replace("/", "~1")
 
@@ -69,7 +69,7 @@ class SettingsError(CartsvcError):
         super().__init__("cartsvc cannot start:\n" + "\n".join(f"  - {fault}" for fault in self.faults))
 
 
-class _Faulty(CartsvcError):
+class _WithFaults(CartsvcError):
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = tuple(faults)
         super().__init__("; ".join(f"{fault.pointer}: {fault.detail}" for fault in self.faults))
@@ -92,22 +92,22 @@ class Forbidden(CartsvcError):
         super().__init__("This token does not open this cart.")
 
 
-class KeysAway(CartsvcError):
+class KeysUnavailable(CartsvcError):
     """No token can be checked: the issuer's keys were never got yet."""
 
     def __init__(self) -> None:
-        super().__init__("The keys that tokens are checked with cannot be had just now. Nothing was done.")
+        super().__init__("The token verification keys are temporarily unavailable. Nothing was changed.")
 
 
-class InvalidRequest(_Faulty):
+class InvalidRequest(_WithFaults):
     """The request is well-formed, and wrong whatever the cart holds. ``faults`` says where."""
 
 
-class KeyReused(CartsvcError):
+class IdempotencyKeyReused(CartsvcError):
     """The Idempotency-Key was accepted with another request before; nothing was done."""
 
     def __init__(self) -> None:
-        super().__init__("This Idempotency-Key came with another request before. A new request needs a new key.")
+        super().__init__("This Idempotency-Key was already used for a different request. Use a new key.")
 
 
 class NotFound(CartsvcError):
@@ -128,7 +128,7 @@ class ItemNotFound(NotFound):
         super().__init__("The cart has no such item.")
 
 
-class CartConflict(_Faulty):
+class CartConflict(_WithFaults):
     """The request would be right by itself; the cart as it is forbids it. ``faults`` says where."""
 
 

@@ -13,21 +13,21 @@ from environs import Env, EnvValidationError, ValidationError
 from marshmallow.validate import OneOf, Range
 from msgspec import Struct
 
-from cartsvc.cart import WIDEST, Limits
-from cartsvc.cores import usable_cores
+from cartsvc.auth.config import AuthConfig, AuthFaults, load_auth_config
+from cartsvc.carts.cart import MAX_LIMITS, Limits
+from cartsvc.carts.record import CART_TTL_RANGE_MS, IDEMPOTENCY_TTL_RANGE_MS, MAX_IDEMPOTENCY_KEYS, Policy
 from cartsvc.errors import SettingsError
-from cartsvc.keys import AuthConfig, AuthFaults, configure
-from cartsvc.record import CART_LIFE, KEY_LIFE, MAX_KEYS, Policy
-from cartsvc.stores.urls import KEY_PREFIX, MemoryPlace, Place, check_key_prefix, parse
+from cartsvc.server.cpus import available_cpus
+from cartsvc.stores.urls import KEY_PREFIX, MemoryConfig, StoreConfig, check_key_prefix, parse_store_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-_DAY = 86_400  # seconds
-_YEAR = 366 * _DAY
+_DAY_S = 86_400  # seconds
+_YEAR_S = 366 * _DAY_S
 _SPARE_READERS = 126
 _KIB, _MIB = 2**10, 2**20
-_OF_AUTH = ("jwt_key", "jwt_jwks_url", "jwt_algorithms", "jwt_issuer", "jwt_audience", "guest_key")
+_AUTH_SETTINGS = ("jwt_key", "jwt_jwks_url", "jwt_algorithms", "jwt_issuer", "jwt_audience", "guest_key")
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
 _ORIGIN = re.compile(r"(https?)://((?:\*\.)?[A-Za-z0-9-][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?")
@@ -50,7 +50,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     workers: int | None
     threads: int
     keep_alive: int
-    store: Place
+    store: StoreConfig
     store_timeout: float
     key_prefix: str
     memory_limit: int
@@ -65,14 +65,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...]
 
     @property
-    def processes(self) -> int:
+    def worker_count(self) -> int:
         """How many workers serve, unless the command line says otherwise: a core each, where they share their carts."""
-        return self.workers or (1 if isinstance(self.store, MemoryPlace) else usable_cores())
+        return self.workers or (1 if isinstance(self.store, MemoryConfig) else available_cpus())
 
     @property
-    def readers(self) -> int:
+    def max_readers(self) -> int:
         """How many threads may read the store at once, with room for commands and for workers being replaced."""
-        return 2 * self.processes * max(self.threads, 1) + _SPARE_READERS
+        return 2 * self.worker_count * max(self.threads, 1) + _SPARE_READERS
 
     @classmethod
     def from_env(cls) -> Settings:
@@ -81,21 +81,21 @@ class Settings(Struct, frozen=True, kw_only=True):
         faults: list[str] = []
         settings = cls(
             host=env.str("HOST", "0.0.0.0", validate=_check_host),  # noqa: S104 - other containers connect by address
-            port=_whole(env, "PORT", 8080, least=1, most=_MAX_PORT),
-            workers=_whole(env, "WEB_CONCURRENCY", None, least=1, most=1024),
-            threads=_whole(env, "CARTSVC_THREADS", 0, least=0, most=1024),
-            keep_alive=_whole(env, "CARTSVC_KEEP_ALIVE", 5, least=1, most=3600),
-            store=_place(env.str("CARTSVC_STORE_URL", "memory://", validate=_place)),
-            store_timeout=_fraction(env, "CARTSVC_STORE_TIMEOUT", 2.0, least=0.1, most=60.0),
+            port=_integer(env, "PORT", 8080, min_value=1, max_value=_MAX_PORT),
+            workers=_integer(env, "WEB_CONCURRENCY", None, min_value=1, max_value=1024),
+            threads=_integer(env, "CARTSVC_THREADS", 0, min_value=0, max_value=1024),
+            keep_alive=_integer(env, "CARTSVC_KEEP_ALIVE", 5, min_value=1, max_value=3600),
+            store=_store_config(env.str("CARTSVC_STORE_URL", "memory://", validate=_store_config)),
+            store_timeout=_number(env, "CARTSVC_STORE_TIMEOUT", 2.0, min_value=0.1, max_value=60.0),
             key_prefix=env.str("CARTSVC_KEY_PREFIX", KEY_PREFIX, validate=_check_key_prefix),
-            memory_limit=_whole(env, "CARTSVC_MEMORY_LIMIT", 512 * _MIB, least=_MIB, most=2**50),
-            max_body=_whole(env, "CARTSVC_MAX_BODY", 128 * _KIB, least=_KIB, most=16 * _MIB),
+            memory_limit=_integer(env, "CARTSVC_MEMORY_LIMIT", 512 * _MIB, min_value=_MIB, max_value=2**50),
+            max_body=_integer(env, "CARTSVC_MAX_BODY", 128 * _KIB, min_value=_KIB, max_value=16 * _MIB),
             policy=_policy(env),
             auth=_auth(env, faults),
             rate_limit=env.str("CARTSVC_RATE_LIMIT", None, validate=_check_rates),
-            trusted_proxies=_whole(env, "CARTSVC_TRUSTED_PROXIES", 0, least=0, most=10),
+            trusted_proxies=_integer(env, "CARTSVC_TRUSTED_PROXIES", 0, min_value=0, max_value=10),
             cors_origins=_origins(env.str("CARTSVC_CORS_ORIGINS", "", validate=_origins)),
-            cors_headers=_listed(env.str("CARTSVC_CORS_HEADERS", "", validate=_check_headers) or ""),
+            cors_headers=_split_list(env.str("CARTSVC_CORS_HEADERS", "", validate=_check_headers) or ""),
             log_level=(env.str("CARTSVC_LOG_LEVEL", "info", validate=_check_level) or "").lower(),
             warnings=(),
         )
@@ -111,24 +111,26 @@ class Settings(Struct, frozen=True, kw_only=True):
 def _policy(env: Env) -> Policy:
     return Policy(
         limits=Limits(
-            max_quantity=_limit(env, "max_quantity", least=1),
-            max_items=_limit(env, "max_items", least=1),
-            max_cart_bytes=_limit(env, "max_cart_bytes", least=_KIB),
-            max_options=_limit(env, "max_options", least=0),
-            max_option_name=_limit(env, "max_option_name", least=1),
-            max_option_value=_limit(env, "max_option_value", least=1),
-            max_unit_price=_limit(env, "max_unit_price", least=1),
+            max_quantity=_limit(env, "max_quantity", min_value=1),
+            max_items=_limit(env, "max_items", min_value=1),
+            max_cart_bytes=_limit(env, "max_cart_bytes", min_value=_KIB),
+            max_options=_limit(env, "max_options", min_value=0),
+            max_option_name=_limit(env, "max_option_name", min_value=1),
+            max_option_value=_limit(env, "max_option_value", min_value=1),
+            max_unit_price=_limit(env, "max_unit_price", min_value=1),
         ),
-        cart_ttl=_seconds(env, "CARTSVC_CART_TTL", 30 * _DAY, most=CART_LIFE[1] // 1000),
-        guest_ttl=_seconds(env, "CARTSVC_GUEST_TTL", 7 * _DAY, most=CART_LIFE[1] // 1000),
-        max_keys=_whole(env, "CARTSVC_IDEMPOTENCY_KEYS", 32, least=1, most=MAX_KEYS),
-        key_ttl=_seconds(env, "CARTSVC_IDEMPOTENCY_TTL", _DAY, most=KEY_LIFE[1] // 1000),
+        cart_ttl_ms=_milliseconds(env, "CARTSVC_CART_TTL", 30 * _DAY_S, max_value=CART_TTL_RANGE_MS[1] // 1000),
+        guest_ttl_ms=_milliseconds(env, "CARTSVC_GUEST_TTL", 7 * _DAY_S, max_value=CART_TTL_RANGE_MS[1] // 1000),
+        max_idempotency_keys=_integer(env, "CARTSVC_IDEMPOTENCY_KEYS", 32, min_value=1, max_value=MAX_IDEMPOTENCY_KEYS),
+        idempotency_ttl_ms=_milliseconds(
+            env, "CARTSVC_IDEMPOTENCY_TTL", _DAY_S, max_value=IDEMPOTENCY_TTL_RANGE_MS[1] // 1000
+        ),
     )
 
 
 def _auth(env: Env, faults: list[str]) -> AuthConfig | None:
     """What keys.py says of its settings, which belong together; its faults show no value, for some are secrets."""
-    stated = {name: env.str(f"CARTSVC_{name.upper()}", None) for name in _OF_AUTH}
+    stated = {name: env.str(f"CARTSVC_{name.upper()}", None) for name in _AUTH_SETTINGS}
     mode = env.str("CARTSVC_AUTH", None, validate=OneOf(("none", "jwt"), error="must be one of {choices}"))
     if mode is None and "CARTSVC_AUTH" not in os.environ and (names := _auth_names(os.environ)):
         # A forgotten CARTSVC_AUTH=jwt would leave every cart open to every client.
@@ -143,7 +145,7 @@ def _auth(env: Env, faults: list[str]) -> AuthConfig | None:
         faults.append(f"CARTSVC_JWT_JWKS_URL: {fault}")
         url = _unwrapped(url)
     try:
-        return configure(
+        return load_auth_config(
             key=stated["jwt_key"],
             jwks_url=url,
             algorithms=stated["jwt_algorithms"],
@@ -156,35 +158,41 @@ def _auth(env: Env, faults: list[str]) -> AuthConfig | None:
         return None
 
 
-def _limit(env: Env, name: str, *, least: int) -> Any:  # noqa: ANN401 - an int; None for a fault
-    return _whole(env, f"CARTSVC_{name.upper()}", getattr(Limits(), name), least=least, most=getattr(WIDEST, name))
+def _limit(env: Env, name: str, *, min_value: int) -> Any:  # noqa: ANN401 - an int; None for a fault
+    return _integer(
+        env,
+        f"CARTSVC_{name.upper()}",
+        getattr(Limits(), name),
+        min_value=min_value,
+        max_value=getattr(MAX_LIMITS, name),
+    )
 
 
-def _seconds(env: Env, name: str, default: int, *, most: int) -> Any:  # noqa: ANN401 - an int; None for a fault
-    value = _whole(env, name, default, least=1, most=most)
+def _milliseconds(env: Env, name: str, default: int, *, max_value: int) -> Any:  # noqa: ANN401 - an int; None for a fault
+    value = _integer(env, name, default, min_value=1, max_value=max_value)
     return value if value is None else value * 1000
 
 
-def _whole(env: Env, name: str, default: Any, *, least: int, most: int) -> Any:  # noqa: ANN401 - an int, or the default
-    error = f"must be a whole number from {least} to {most}"
+def _integer(env: Env, name: str, default: Any, *, min_value: int, max_value: int) -> Any:  # noqa: ANN401 - an int, or the default
+    error = f"must be a whole number from {min_value} to {max_value}"
     # environs hands error_messages to marshmallow's field, though its types do not say so.
-    said: dict[str, Any] = {"error_messages": {"invalid": error}}
-    return env.int(name, default, validate=Range(least, most, error=error), **said)
+    options: dict[str, Any] = {"error_messages": {"invalid": error}}
+    return env.int(name, default, validate=Range(min_value, max_value, error=error), **options)
 
 
-def _fraction(env: Env, name: str, default: float, *, least: float, most: float) -> Any:  # noqa: ANN401 - as _whole
-    error = f"must be a number from {least:g} to {most:g}"
-    said: dict[str, Any] = {"error_messages": {"invalid": error, "special": error}}
-    return env.float(name, default, validate=Range(least, most, error=error), **said)
+def _number(env: Env, name: str, default: float, *, min_value: float, max_value: float) -> Any:  # noqa: ANN401 - as _integer
+    error = f"must be a number from {min_value:g} to {max_value:g}"
+    options: dict[str, Any] = {"error_messages": {"invalid": error, "special": error}}
+    return env.float(name, default, validate=Range(min_value, max_value, error=error), **options)
 
 
-def _place(url: str | None) -> Any:  # noqa: ANN401 - a Place; None for a fault
+def _store_config(url: str | None) -> Any:  # noqa: ANN401 - a StoreConfig; None for a fault
     if url is None:
         return None
     if fault := _wrapping(url):
         raise ValidationError(fault)
     try:
-        return parse(url)
+        return parse_store_url(url)
     except ValueError as error:
         raise ValidationError(str(error)) from None
 
@@ -205,7 +213,7 @@ def _check_rates(text: str | None) -> None:
         rates = parse_many(text)
     except ValueError:
         rates = []
-    if not rates or not all(rate.amount and rate.get_expiry() <= _YEAR for rate in rates):
+    if not rates or not all(rate.amount and rate.get_expiry() <= _YEAR_S for rate in rates):
         message = "must be a rate such as 100/minute, or several separated by ;"
         raise ValidationError(message)
 
@@ -244,7 +252,7 @@ def _check_level(text: str) -> None:
 
 
 def _origins(text: str | None) -> tuple[str, ...]:
-    return tuple([_origin(each) for each in _listed(text or "")])
+    return tuple([_origin(each) for each in _split_list(text or "")])
 
 
 def _origin(text: str) -> str:
@@ -267,21 +275,21 @@ def _origin(text: str) -> str:
 
 def _check_headers(text: str) -> None:
     # In a list of allowed headers * is no wildcard, though it is a token.
-    if not all(_HEADER_NAME.fullmatch(name) and name != "*" for name in _listed(text)):
+    if not all(_HEADER_NAME.fullmatch(name) and name != "*" for name in _split_list(text)):
         message = "must be names of headers such as X-Session, separated by commas"
         raise ValidationError(message)
 
 
-def _listed(text: str) -> tuple[str, ...]:
+def _split_list(text: str) -> tuple[str, ...]:
     return tuple([each.strip() for each in text.split(",")]) if text.strip() else ()
 
 
 def _faults(messages_of: Any) -> Iterator[str]:  # noqa: ANN401 - a dict, whatever environs' types say
     for name, messages in sorted(messages_of.items()):
-        told = dict.fromkeys(_texts(messages))
+        lines = dict.fromkeys(_texts(messages))
         # This goes into logs, and a URL may hold a password, also one that was given to another setting.
         value = "..." if name == "CARTSVC_STORE_URL" or "@" in os.environ[name] else repr(os.environ[name])
-        yield f"{name}={value}: {'; '.join(told)}"
+        yield f"{name}={value}: {'; '.join(lines)}"
 
 
 def _texts(messages: Any) -> Iterator[str]:  # noqa: ANN401 - marshmallow nests lists and dicts of texts

@@ -16,7 +16,8 @@ settings.register_profile("ci", max_examples=200, stateful_step_count=50, deadli
 settings.register_profile("soak", max_examples=1500, stateful_step_count=50, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
-pytest.register_assert_rewrite("store_contract", "merge_scenario")  # their asserts show values as those of tests do
+# Their asserts are to report as much as those of test files.
+pytest.register_assert_rewrite("tests.support.store_contract", "tests.support.openapi", "tests.support.api_client")
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The HTTP side: flask-smorest's Api and Blueprint, made strict; errors as problems; the OpenAPI document.
 
 The views are in :mod:`~cartsvc.api.carts` and :mod:`~cartsvc.api.health`, the pages for people in
-:mod:`~cartsvc.api.pages`.
+:mod:`~cartsvc.api.swagger_ui`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import flask_smorest
 import msgspec
 from flask import Response
 
-from cartsvc.api import access, carts, health, pages, problems, schemas
+from cartsvc.api import authorization, carts, health, problems, schemas, swagger_ui
 from cartsvc.errors import CartsvcError
 
 if TYPE_CHECKING:
     from flask import Flask
     from werkzeug.exceptions import HTTPException
 
-    from cartsvc.api.rates import Rates
-    from cartsvc.auth import Auth
-    from cartsvc.cart import Limits
+    from cartsvc.api.rate_limit import RateLimiter
+    from cartsvc.auth.tokens import Auth
+    from cartsvc.carts.cart import Limits
 
 _DESCRIPTION = """\
 Shopping carts over REST. Changes that race all count, and a request is done whole or not at all. With an
@@ -37,9 +37,9 @@ class Api(flask_smorest.Api):
     ERROR_SCHEMA = schemas.ProblemSchema
     DEFAULT_ERROR_RESPONSE_NAME = None  # every answer is documented by itself
 
-    def __init__(self, app: Flask, *, limits: Limits, auth: Auth | None, rates: Rates | None) -> None:
+    def __init__(self, app: Flask, *, limits: Limits, auth: Auth | None, rate_limiter: RateLimiter | None) -> None:
         self._limits = limits
-        self._asks, self._rates = auth is not None, rates
+        self._authenticates, self._rate_limiter = auth is not None, rate_limiter
         app.config |= {
             "API_TITLE": "cartsvc",
             "API_VERSION": "v1",
@@ -52,29 +52,29 @@ class Api(flask_smorest.Api):
             },
         }
         super().__init__(app)
-        app.register_error_handler(CartsvcError, problems.of_error)
-        problems.describe(self.spec)
-        self.register_blueprint(carts.blp)
-        self.register_blueprint(health.blp)
-        app.register_blueprint(pages.blp)
-        access.install(app, auth)
-        if rates is not None:
-            rates.install(app)
+        app.register_error_handler(CartsvcError, problems.from_error)
+        problems.add_problems(self.spec)
+        self.register_blueprint(carts.blueprint)
+        self.register_blueprint(health.blueprint)
+        app.register_blueprint(swagger_ui.blueprint)
+        authorization.init_app(app, auth)
+        if rate_limiter is not None:
+            rate_limiter.init_app(app)
 
     def handle_http_exception(self, error: HTTPException) -> Response:
         """Answer an error of the framework's with a problem."""
-        return problems.of_exception(error)
+        return problems.from_http_exception(error)
 
     @cached_property
     def _document(self) -> bytes:
         document: dict[str, Any] = self.spec.to_dict()
         described = document["components"]["schemas"]
         described.pop("PaginationMetadata", None)  # flask-smorest's own; nothing here is paged
-        schemas.state_limits(described, self._limits)
-        if self._asks:
-            access.describe(document)
-        if self._rates is not None:
-            self._rates.describe(document)
+        schemas.add_limits(described, self._limits)
+        if self._authenticates:
+            authorization.add_security(document)
+        if self._rate_limiter is not None:
+            self._rate_limiter.add_rate_limit(document)
         return msgspec.json.encode(document)
 
     def _openapi_json(self) -> Response:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import flask_smorest
 
 from cartsvc.api.body import BodyParser
-from cartsvc.api.problems import reference
+from cartsvc.api.problems import component_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,11 +24,11 @@ _IF_NONE_MATCH = {
     "description": "ETags got before: the answer is 304 when the cart is still one of them.",
     "schema": _TAGS,
 }
-_TERMS = (
+_CONDITION_HEADERS = (
     {
         "in": "header",
         "name": "Idempotency-Key",
-        "description": "Made up by you for one request and sent again with its repetitions: it is done once.",
+        "description": "A unique key you choose per request. Repeat it on retries; the request is applied once.",
         "schema": {
             "type": "string",
             "pattern": r"^[\x21-\x7e]{1,255}$",
@@ -54,13 +54,14 @@ _REPLAYED = {
         "description": "This request was done before; nothing was done now, and the cart is shown as it is.",
     }
 }
-_OF_BODIES = (400, 408, 413, 415)
+_BODY_PROBLEMS = (400, 408, 413, 415)
 
 
 class _Note(NamedTuple):
     problems: tuple[int, ...] = ()
     conditional: bool = False
     keyed: bool = False
+    operation_id: str = ""
 
 
 class Blueprint(flask_smorest.Blueprint):
@@ -77,23 +78,24 @@ class Blueprint(flask_smorest.Blueprint):
         self._prepare_doc_cbks.append(self._prepare_problem_doc)
 
     def _prepare_problem_doc(self, doc: dict[str, Any], doc_info: dict[str, Any], **_: object) -> dict[str, Any]:
-        note = doc_info.get("answers", _Note())
+        note = doc_info.get("problems", _Note())
+        doc["operationId"] = note.operation_id
         if note.conditional:
             doc.setdefault("parameters", []).append(_IF_NONE_MATCH)
             doc["responses"][304] = {"description": "The cart is still the one you have.", "headers": ETAG}
         problems = (*note.problems, 400) if note.conditional else note.problems
         if note.keyed:
-            doc.setdefault("parameters", []).extend(_TERMS)
+            doc.setdefault("parameters", []).extend(_CONDITION_HEADERS)
             problems = (*problems, 400, 409, 412, 507)
             for status in {200, 201, 204} & doc["responses"].keys():
                 doc["responses"][status].setdefault("headers", {}).update(_REPLAYED)
-        bodies = _OF_BODIES if "requestBody" in doc else ()
-        doc["responses"] |= {status: reference(status) for status in (*self._always, *bodies, *problems)}
+        bodies = _BODY_PROBLEMS if "requestBody" in doc else ()
+        doc["responses"] |= {status: component_name(status) for status in (*self._always, *bodies, *problems)}
         doc["responses"] = {str(status): response for status, response in sorted(doc["responses"].items())}
         return doc
 
 
-def answers(*problems: int, conditional: bool = False, keyed: bool = False) -> Callable[[F], F]:
+def documents(*problems: int, conditional: bool = False, keyed: bool = False) -> Callable[[F], F]:
     """Document what else a view takes and answers: these statuses' problems, and more for what it is.
 
     A ``conditional`` read can answer 304; a ``keyed`` write takes an Idempotency-Key and preconditions. Only a note on
@@ -101,7 +103,15 @@ def answers(*problems: int, conditional: bool = False, keyed: bool = False) -> C
     """
 
     def note(view: F) -> F:
-        view.__dict__.setdefault("_apidoc", {})["answers"] = _Note(problems, conditional, keyed)
+        view.__dict__.setdefault("_apidoc", {})["problems"] = _Note(
+            problems, conditional, keyed, operation_id(view.__name__)
+        )
         return view
 
     return note
+
+
+def operation_id(name: str) -> str:
+    """Return a view's name as an ``operationId``: get_cart is getCart, so a client's method has the view's name."""
+    first, *others = name.split("_")
+    return first + "".join(map(str.capitalize, others))

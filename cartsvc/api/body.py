@@ -11,8 +11,8 @@ from marshmallow import ValidationError
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, RequestTimeout, UnsupportedMediaType
 
-from cartsvc.api.headers import this_request
-from cartsvc.errors import Fault, InvalidRequest, step
+from cartsvc.api.headers import current_request
+from cartsvc.errors import Fault, InvalidRequest, pointer_segment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from marshmallow import Schema
 
 _UTF_8 = frozenset({"utf-8", "utf8"})  # the second is no registered name, but common
-_MOST_CHARACTERS = 200  # of one pointer: it may quote a name that the caller made up
+_MAX_POINTER_LENGTH = 200  # of one pointer: it may quote a name that the caller made up
 
 
 class BodyParser(FlaskParser):
@@ -32,11 +32,11 @@ class BodyParser(FlaskParser):
 
     def parse(self, argmap: Schema, req: Request | None = None, **_: object) -> Any:  # type: ignore[override]  # noqa: ANN401 - what the schema makes of it
         """What the schema makes of the body. Raises InvalidRequest, which names every fault and its place."""
-        req = req or this_request()
+        req = req or current_request()
         if not _is_json(req):
             raise UnsupportedMediaType("The body must be application/json in UTF-8, without a Content-Encoding.")
         try:
-            return argmap.load(parse_json(_data(req)))
+            return argmap.load(parse_json(_read_body(req)))
         except ValidationError as error:
             raise InvalidRequest(_faults(error.messages, "")) from error
 
@@ -49,7 +49,7 @@ def _is_json(req: Request) -> bool:
     return req.mimetype == "application/json" and req.mimetype_params.get("charset", "utf-8").lower() in _UTF_8
 
 
-def _data(req: Request) -> bytes:
+def _read_body(req: Request) -> bytes:
     """The whole body. Raises RequestEntityTooLarge, RequestTimeout, and BadRequest when it ended in the middle.
 
     Werkzeug's own stream is not used: it cuts a chunked body off at its limit without a word, and what is left may well
@@ -88,21 +88,21 @@ def parse_json(data: bytes) -> Any:  # noqa: ANN401 - whatever JSON holds
         raise BadRequest(f"The body is not JSON: {error}") from None
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicate_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
         raise BadRequest("A name stands more than once in one object of the body.")
     return members
 
 
-def _faults(messages: Any, place: str) -> Iterator[Fault]:  # noqa: ANN401 - marshmallow nests dicts and lists of texts
+def _faults(messages: Any, pointer: str) -> Iterator[Fault]:  # noqa: ANN401 - marshmallow nests dicts and lists of texts
     if isinstance(messages, dict):
         for key, nested in messages.items():
             whole = key == "_schema" and nested != ["Unknown field."]  # marshmallow's name for all of an object
-            yield from _faults(nested, place if whole else place + step(str(key)))
+            yield from _faults(nested, pointer if whole else pointer + pointer_segment(str(key)))
     else:
         for message in messages:
-            yield Fault(place[:_MOST_CHARACTERS], message)
+            yield Fault(pointer[:_MAX_POINTER_LENGTH], message)
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_object)  # json.loads would make one at each call
+_decoder = json.JSONDecoder(object_pairs_hook=_reject_duplicate_names)  # json.loads would make one at each call

@@ -6,31 +6,31 @@ from typing import TYPE_CHECKING, cast
 
 from flask import Response, current_app
 
-from cartsvc.api.access import check_source, guest_token, known_guest
-from cartsvc.api.answers import cart_answer, guest_answer, item_answer, write_answer
-from cartsvc.api.blueprint import ETAG, Blueprint, answers
-from cartsvc.api.headers import terms, this_request
+from cartsvc.api.authorization import check_source, guest_to_renew, guest_token
+from cartsvc.api.blueprint import ETAG, Blueprint, documents
+from cartsvc.api.headers import current_request, write_conditions
+from cartsvc.api.responses import cart_response, guest_response, item_response, write_response
 from cartsvc.api.schemas import (
-    CART,
     CART_EXAMPLE,
-    GUEST,
-    ITEM,
-    ITEM_CHANGE,
+    CART_INPUT_SCHEMA,
+    CART_SCHEMA,
+    GUEST_SCHEMA,
     ITEM_EXAMPLE,
-    MERGE,
-    NEW_CART,
-    NEW_ITEM,
-    NEW_ITEM_EXAMPLE,
-    NEW_ITEMS,
-    Contents,
+    ITEM_INPUT_EXAMPLE,
+    ITEM_INPUT_SCHEMA,
+    ITEM_SCHEMA,
+    ITEM_UPDATE_SCHEMA,
+    ITEMS_INPUT_SCHEMA,
+    MERGE_INPUT_SCHEMA,
+    CartContents,
     Merge,
 )
-from cartsvc.cart import check_user_id
-from cartsvc.strings import USER_ID
+from cartsvc.carts.cart import check_user_id
+from cartsvc.carts.strings import USER_ID
 
 if TYPE_CHECKING:
-    from cartsvc.cart import ItemChange, Line
-    from cartsvc.service import CartService
+    from cartsvc.carts.cart import ItemChange, NewItem
+    from cartsvc.carts.service import CartService
 
 _USER_ID = {
     "in": "path",
@@ -51,132 +51,137 @@ _ITEM_ID = {
 _GUEST_EXAMPLE = {"user_id": "guest-3xKq2v0PzT9cW1bYd7Rf4A", "token": None}
 _LOCATION = {"Location": {"schema": {"type": "string"}, "description": "The guest's cart, relative to this URL."}}
 
-blp = Blueprint("carts", __name__, url_prefix="/cart", description="Carts and their items.", always=(422, 500, 503))
+blueprint = Blueprint(
+    "carts", __name__, url_prefix="/cart", description="Carts and their items.", always=(422, 500, 503)
+)
 
 
 def _service() -> CartService:
     return cast("CartService", current_app.extensions["cartsvc"])
 
 
-@blp.before_request
+@blueprint.before_request
 def _check_user_id() -> None:
-    request = this_request()
+    request = current_request()
     if request.view_args and request.method != "OPTIONS":
         check_user_id(request.view_args["user_id"])
 
 
-@blp.route("/<user_id>", methods=["GET"], parameters=[_USER_ID])
-@answers(conditional=True)
-@blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
+@blueprint.route("/<user_id>", methods=["GET"], parameters=[_USER_ID])
+@documents(conditional=True)
+@blueprint.response(200, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
 def get_cart(user_id: str) -> Response:
     """Get a cart
 
     A cart that is not there reads as one without items: version 0, null times, and no ETag. Reading creates nothing.
     """
-    return cart_answer(user_id, _service().get(user_id))
+    return cart_response(user_id, _service().get(user_id))
 
 
-@blp.route("/<user_id>", methods=["POST"], parameters=[_USER_ID])
-@answers(keyed=True)
-@blp.arguments(NEW_ITEM, example=NEW_ITEM_EXAMPLE)
-@blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
-def add_item(line: Line, user_id: str) -> Response:
+@blueprint.route("/<user_id>", methods=["POST"], parameters=[_USER_ID])
+@documents(keyed=True)
+@blueprint.arguments(ITEM_INPUT_SCHEMA, example=ITEM_INPUT_EXAMPLE)
+@blueprint.response(200, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
+def add_item(new_item: NewItem, user_id: str) -> Response:
     """Add an item
 
     The same product with the same options is the same item: its quantities add up, and the last price stated wins.
     The cart is made when it is not there.
     """
-    return write_answer(user_id, _service().add(user_id, [line], terms=terms(line)))
+    return write_response(user_id, _service().add(user_id, [new_item], conditions=write_conditions(new_item)))
 
 
-@blp.route("/<user_id>", methods=["PUT"], parameters=[_USER_ID])
-@answers(keyed=True)
-@blp.arguments(NEW_CART, example={"items": [NEW_ITEM_EXAMPLE]})
-@blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
-@blp.response(201, CART, example=CART_EXAMPLE, headers=ETAG, description="The cart was not there before.")
-def put_cart(contents: Contents, user_id: str) -> Response:
+@blueprint.route("/<user_id>", methods=["PUT"], parameters=[_USER_ID])
+@documents(keyed=True)
+@blueprint.arguments(CART_INPUT_SCHEMA, example={"items": [ITEM_INPUT_EXAMPLE]})
+@blueprint.response(200, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
+@blueprint.response(201, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart was not there before.")
+def replace_cart(contents: CartContents, user_id: str) -> Response:
     """Replace a cart
 
     The cart holds exactly these items afterwards, in this order. What a GET returned can be edited and sent back.
     """
-    lines, currency = contents
-    return write_answer(user_id, _service().replace(user_id, lines, currency=currency, terms=terms(contents)))
+    new_items, currency = contents
+    return write_response(
+        user_id, _service().replace(user_id, new_items, currency=currency, conditions=write_conditions(contents))
+    )
 
 
-@blp.route("/<user_id>", methods=["DELETE"], parameters=[_USER_ID])
-@answers(404, keyed=True)
-@blp.response(204, description="The cart is gone.")
+@blueprint.route("/<user_id>", methods=["DELETE"], parameters=[_USER_ID])
+@documents(404, keyed=True)
+@blueprint.response(204, description="The cart is gone.")
 def delete_cart(user_id: str) -> Response:
     """Remove a cart
 
     404 when there is none; on a retry that means: it is done.
     """
-    return write_answer(user_id, _service().remove(user_id, terms=terms()))
+    return write_response(user_id, _service().remove(user_id, conditions=write_conditions()))
 
 
-@blp.route("/<user_id>/items", methods=["POST"], parameters=[_USER_ID])
-@answers(keyed=True)
-@blp.arguments(NEW_ITEMS, example={"items": [NEW_ITEM_EXAMPLE]})
-@blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
-def add_items(lines: list[Line], user_id: str) -> Response:
+@blueprint.route("/<user_id>/items", methods=["POST"], parameters=[_USER_ID])
+@documents(keyed=True)
+@blueprint.arguments(ITEMS_INPUT_SCHEMA, example={"items": [ITEM_INPUT_EXAMPLE]})
+@blueprint.response(200, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
+def add_items(new_items: list[NewItem], user_id: str) -> Response:
     """Add several items
 
     All of them are added, or none.
     """
-    return write_answer(user_id, _service().add(user_id, lines, terms=terms(lines)))
+    return write_response(user_id, _service().add(user_id, new_items, conditions=write_conditions(new_items)))
 
 
-@blp.route("/<user_id>/items/<item_id>", methods=["GET"], parameters=[_USER_ID, _ITEM_ID])
-@answers(404, conditional=True)
-@blp.response(200, ITEM, example=ITEM_EXAMPLE, headers=ETAG, description="The item.")
+@blueprint.route("/<user_id>/items/<item_id>", methods=["GET"], parameters=[_USER_ID, _ITEM_ID])
+@documents(404, conditional=True)
+@blueprint.response(200, ITEM_SCHEMA, example=ITEM_EXAMPLE, headers=ETAG, description="The item.")
 def get_item(user_id: str, item_id: str) -> Response:
     """Get one item of a cart
 
     Its ETag is the cart's.
     """
-    return item_answer(*_service().get_item(user_id, item_id))
+    return item_response(*_service().get_item(user_id, item_id))
 
 
-@blp.route("/<user_id>/items/<item_id>", methods=["PATCH"], parameters=[_USER_ID, _ITEM_ID])
-@answers(404, keyed=True)
-@blp.arguments(ITEM_CHANGE, example={"quantity": 3})
-@blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
-def change_item(change: ItemChange, user_id: str, item_id: str) -> Response:
+@blueprint.route("/<user_id>/items/<item_id>", methods=["PATCH"], parameters=[_USER_ID, _ITEM_ID])
+@documents(404, keyed=True)
+@blueprint.arguments(ITEM_UPDATE_SCHEMA, example={"quantity": 3})
+@blueprint.response(200, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
+def update_item(change: ItemChange, user_id: str, item_id: str) -> Response:
     """Set an item's quantity or price
 
     A quantity of 0 removes the item. A price comes with its currency.
     """
-    return write_answer(user_id, _service().set_item(user_id, item_id, change, terms=terms(change)))
+    return write_response(user_id, _service().set_item(user_id, item_id, change, conditions=write_conditions(change)))
 
 
-@blp.route("/<user_id>/items/<item_id>", methods=["DELETE"], parameters=[_USER_ID, _ITEM_ID])
-@answers(404, keyed=True)
-@blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
+@blueprint.route("/<user_id>/items/<item_id>", methods=["DELETE"], parameters=[_USER_ID, _ITEM_ID])
+@documents(404, keyed=True)
+@blueprint.response(200, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
 def delete_item(user_id: str, item_id: str) -> Response:
     """Take an item out of a cart
 
     A cart whose last item was taken out is an empty cart, not an absent one.
     """
-    return write_answer(user_id, _service().remove_item(user_id, item_id, terms=terms()))
+    return write_response(user_id, _service().remove_item(user_id, item_id, conditions=write_conditions()))
 
 
-@blp.route("", methods=["POST"])
-@blp.response(201, GUEST, example=_GUEST_EXAMPLE, headers=_LOCATION, description="The guest's id.")
+@blueprint.route("", methods=["POST"])
+@documents()
+@blueprint.response(201, GUEST_SCHEMA, example=_GUEST_EXAMPLE, headers=_LOCATION, description="The guest's id.")
 def create_guest() -> Response:
     """Make a guest
 
     An id for a shopper without an account. The cart is made by the first add, not here. With a guest's token it is the
     same guest again, and a fresh token.
     """
-    user_id = known_guest() or _service().new_guest()
-    return guest_answer(user_id, guest_token(user_id))
+    user_id = guest_to_renew() or _service().new_guest()
+    return guest_response(user_id, guest_token(user_id))
 
 
-@blp.route("/<user_id>/merge", methods=["POST"], parameters=[_USER_ID])
-@answers(429, keyed=True)
-@blp.arguments(MERGE, example={"from_user_id": _GUEST_EXAMPLE["user_id"]})
-@blp.response(200, CART, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
-def merge_carts(merge: Merge, user_id: str) -> Response:
+@blueprint.route("/<user_id>/merge", methods=["POST"], parameters=[_USER_ID])
+@documents(429, keyed=True)
+@blueprint.arguments(MERGE_INPUT_SCHEMA, example={"from_user_id": _GUEST_EXAMPLE["user_id"]})
+@blueprint.response(200, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
+def merge_cart(merge: Merge, user_id: str) -> Response:
     """Merge another cart into this one
 
     At sign-in: the guest's items move into the user's cart, and the guest's cart is gone. All of it happens, or
@@ -184,4 +189,6 @@ def merge_carts(merge: Merge, user_id: str) -> Response:
     """
     source, strategy, token = merge
     check_source(source, token)
-    return write_answer(user_id, _service().merge(user_id, source, strategy, terms=terms((source, strategy))))
+    return write_response(
+        user_id, _service().merge(user_id, source, strategy, conditions=write_conditions((source, strategy)))
+    )

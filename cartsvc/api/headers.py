@@ -10,8 +10,8 @@ import msgspec
 from flask import request
 from werkzeug.exceptions import BadRequest
 
-from cartsvc.record import DIGEST_BYTES
-from cartsvc.terms import ANY, Terms
+from cartsvc.carts.conditions import ANY_TAG, WriteConditions
+from cartsvc.carts.record import DIGEST_BYTES
 
 if TYPE_CHECKING:
     from flask import Request
@@ -25,39 +25,39 @@ _SUFFIXES = ("-gzip", "--gzip", ";gzip", "-br", "-zstd")
 _TAGS = re.compile(rf"[ \t,]*+{_TAG}(?:[ \t]*+,[ \t]*+(?:{_TAG})?)*+[ \t]*+")
 
 
-def this_request() -> Request:
+def current_request() -> Request:
     """The request itself: each look through Flask's proxy for it costs half a microsecond."""
     itself: Request = cast("Any", request)._get_current_object()  # noqa: SLF001 - werkzeug documents it for this
     return itself
 
 
-def terms(body: Any = None) -> Terms:  # noqa: ANN401 - whatever the schema made of the body
+def write_conditions(body: Any = None) -> WriteConditions:  # noqa: ANN401 - whatever the schema made of the body
     """The terms of this request. Raises BadRequest for a malformed header.
 
     ``body`` is what the schema read: a repetition may be written otherwise as long as it says the same.
     """
-    request = this_request()
+    request = current_request()
     key = request.headers.get("Idempotency-Key")
-    if_match, if_none_match = tags("If-Match"), tags("If-None-Match")
+    if_match, if_none_match = entity_tags("If-Match"), entity_tags("If-None-Match")
     if key is None:
-        return Terms(if_match=if_match, if_none_match=if_none_match)
+        return WriteConditions(if_match=if_match, if_none_match=if_none_match)
     if not _KEY.fullmatch(key):
         raise BadRequest("An Idempotency-Key has 1 to 255 visible ASCII characters.")
-    said = msgspec.json.encode([request.method, request.path, body], order="deterministic")
-    return Terms(_digest(key.encode()), _digest(said), if_match, if_none_match)
+    fingerprint = msgspec.json.encode([request.method, request.path, body], order="deterministic")
+    return WriteConditions(_digest(key.encode()), _digest(fingerprint), if_match, if_none_match)
 
 
-def tags(header: str) -> frozenset[str] | None:
+def entity_tags(header: str) -> frozenset[str] | None:
     """The entity tags of this header without their quotes, ANY for ``*``; None when it is not there.
 
     Raises BadRequest when it is malformed. A weak tag counts as the strong one, and a tag with the suffix of a content
     coding also as the tag without it, because proxies that compress change our tags so.
     """
-    text = this_request().headers.get(header)
+    text = current_request().headers.get(header)
     if text is None:
         return None
     if text.strip(" \t") == "*":
-        return ANY
+        return ANY_TAG
     if not _TAGS.fullmatch(text):
         raise BadRequest(f'{header} must be * or a list of entity tags such as "abc", in their quotes.')
     found = re.findall(_TAG, text)

@@ -6,21 +6,22 @@ from typing import TYPE_CHECKING, cast
 
 from flask import current_app
 
-from cartsvc.api.blueprint import Blueprint, answers
-from cartsvc.api.schemas import READINESS, STATUS
+from cartsvc.api.blueprint import Blueprint, documents
+from cartsvc.api.schemas import HEALTH_SCHEMA, READINESS
 
 if TYPE_CHECKING:
-    from cartsvc.service import CartService
+    from cartsvc.carts.service import CartService
 
 _OK = {"status": "ok"}
 _READY = {**_OK, "writes": "ok"}
 
-blp = Blueprint("health", __name__, description="For load balancers and orchestrators.", always=(500,))
+blueprint = Blueprint("health", __name__, description="For load balancers and orchestrators.", always=(500,))
 
 
-@blp.route("/healthz", methods=["GET"])
-@blp.response(200, STATUS, example=_OK, description="It does.")
-def live() -> dict[str, str]:
+@blueprint.route("/healthz", methods=["GET"])
+@documents()
+@blueprint.response(200, HEALTH_SCHEMA, example=_OK, description="The process is alive.")
+def get_health() -> dict[str, str]:
     """Does the process answer?
 
     Asks nothing else: a store that is away is no reason to restart this process.
@@ -28,10 +29,10 @@ def live() -> dict[str, str]:
     return _OK
 
 
-@blp.route("/readyz", methods=["GET"])
-@answers(503)
-@blp.response(200, READINESS, example=_READY, description="It can.")
-def ready() -> dict[str, str]:
+@blueprint.route("/readyz", methods=["GET"])
+@documents(503)
+@blueprint.response(200, READINESS, example=_READY, description="The service can serve requests.")
+def get_readiness() -> dict[str, str]:
     """Can it serve carts?
 
     Sends the store a write that changes nothing; 503 while the store is unavailable. A full store is ready, because its

@@ -8,7 +8,7 @@ import msgspec
 from flask import Response, request
 
 from cartsvc import errors
-from cartsvc.api.answers import cart_view, etag_headers
+from cartsvc.api.responses import cart_view, etag_headers
 from cartsvc.api.schemas import CART_EXAMPLE, ProblemSchema
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from werkzeug.exceptions import HTTPException
 
 MEDIA_TYPE = "application/problem+json"
-_MOST_FAULTS = 20  # in one answer, which must not be a multiple of the request
-_KEPT = ("Allow", "Retry-After", "WWW-Authenticate")  # headers of an error that are part of what it says
+_MAX_FAULTS = 20  # in one answer, which must not be a multiple of the request
+_PASSED_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")  # headers of an error that are part of what it says
 
 
 class Problem(NamedTuple):
@@ -32,10 +32,12 @@ class Problem(NamedTuple):
 
 
 # What the service raises ...
-OF_ERROR: dict[type[errors.CartsvcError], Problem] = {
-    errors.Unauthorized: Problem(401, "unauthorized", "Who is asking?"),
-    errors.Forbidden: Problem(403, "forbidden", "Not this cart"),
-    errors.KeysAway: Problem(503, "keys-away", "Tokens cannot be checked", (("Retry-After", "1"),)),
+PROBLEM_BY_ERROR: dict[type[errors.CartsvcError], Problem] = {
+    errors.Unauthorized: Problem(401, "unauthorized", "Authentication required"),
+    errors.Forbidden: Problem(403, "forbidden", "Access to this cart denied"),
+    errors.KeysUnavailable: Problem(
+        503, "keys-unavailable", "Token verification keys unavailable", (("Retry-After", "1"),)
+    ),
     errors.CartNotFound: Problem(404, "cart-not-found", "No such cart"),
     errors.ItemNotFound: Problem(404, "item-not-found", "No such item"),
     errors.LimitExceeded: Problem(409, "limit-exceeded", "A limit of the cart would be exceeded"),
@@ -43,27 +45,30 @@ OF_ERROR: dict[type[errors.CartsvcError], Problem] = {
     errors.CartSealed: Problem(409, "cart-sealed", "The cart is being merged", (("Retry-After", "5"),)),
     errors.MergeAborted: Problem(409, "merge-aborted", "The merge was aborted"),
     errors.PreconditionFailed: Problem(412, "precondition-failed", "The cart is in another state"),
-    errors.KeyReused: Problem(422, "idempotency-key-reused", "The Idempotency-Key stood on another request"),
+    errors.IdempotencyKeyReused: Problem(
+        422, "idempotency-key-reused", "Idempotency-Key already used for a different request"
+    ),
     errors.TooManyMerges: Problem(429, "too-many-merges", "Too many merges into this cart", (("Retry-After", "60"),)),
     errors.InvalidRequest: Problem(422, "invalid-request", "The request is not valid"),
     errors.RecordUnreadable: Problem(500, "record-unreadable", "This cart cannot be read"),
-    errors.StoreError: Problem(503, "store-away", "The store is away", (("Retry-After", "1"),)),
-    errors.OutcomeUnknown: Problem(503, "outcome-unknown", "Done or not: unknown", (("Retry-After", "1"),)),
+    errors.StoreError: Problem(503, "store-unavailable", "Store unavailable", (("Retry-After", "1"),)),
+    errors.OutcomeUnknown: Problem(503, "outcome-unknown", "Outcome unknown", (("Retry-After", "1"),)),
     errors.StoreFull: Problem(507, "store-full", "The store is full"),
 }
 # ... and what the framework does, by status.
-OF_STATUS: dict[int, Problem] = {
+PROBLEM_BY_STATUS: dict[int, Problem] = {
     400: Problem(400, "bad-request", "The request is malformed"),
-    404: Problem(404, "not-found", "Nothing is here"),
+    404: Problem(404, "not-found", "Not found"),
     405: Problem(405, "method-not-allowed", "The method is not allowed here"),
     408: Problem(408, "request-timeout", "The body did not come in time"),
     413: Problem(413, "content-too-large", "The body is too large"),
     415: Problem(415, "unsupported-media-type", "The body has the wrong media type"),
     429: Problem(429, "too-many-requests", "Too many requests", (("Retry-After", "1"),)),
-    500: Problem(500, "internal-error", "Something is wrong with the service"),
+    500: Problem(500, "internal-error", "Internal server error"),
 }
 _WITH_CART = 412
-_BESIDES = {401: {"WWW-Authenticate"}, 403: {"WWW-Authenticate"}, _WITH_CART: {"ETag"}}  # headers that each one makes
+# headers that each one makes
+_EXTRA_HEADERS = {401: {"WWW-Authenticate"}, 403: {"WWW-Authenticate"}, _WITH_CART: {"ETag"}}
 _HEADERS: dict[str, dict[str, Any]] = {
     "ETag": {"schema": {"type": "string"}, "description": "Of the cart in this answer; none when it is absent."},
     "WWW-Authenticate": {"schema": {"type": "string"}, "description": "Bearer, and what is wrong with the token."},
@@ -78,47 +83,47 @@ _DETAILS = {
 }
 
 
-def of_error(error: errors.CartsvcError) -> Response:
+def from_error(error: errors.CartsvcError) -> Response:
     """The answer to an error of ours."""
-    kind = next(OF_ERROR[each] for each in type(error).__mro__ if each in OF_ERROR)
+    problem = next(PROBLEM_BY_ERROR[each] for each in type(error).__mro__ if each in PROBLEM_BY_ERROR)
     if isinstance(error, errors.PreconditionFailed):
-        return _with_cart(kind, error)
+        return _with_cart(problem, error)
     if isinstance(error, errors.Unauthorized | errors.Forbidden):
-        return _with_challenge(kind, error)
-    faults = getattr(error, "faults", ())[:_MOST_FAULTS]
+        return _with_challenge(problem, error)
+    faults = getattr(error, "faults", ())[:_MAX_FAULTS]
     if not faults:
-        return answer(kind, str(error))
-    return answer(kind, "; ".join(dict.fromkeys(fault.detail for fault in faults)), faults=faults)
+        return problem_response(problem, str(error))
+    return problem_response(problem, "; ".join(dict.fromkeys(fault.detail for fault in faults)), faults=faults)
 
 
-def of_exception(error: HTTPException) -> Response:
+def from_http_exception(error: HTTPException) -> Response:
     """The answer to an error of the framework's; its Allow and Retry-After stay."""
     if isinstance(error.response, Response):  # ready-made, by who raised it
         return error.response
     status = error.code or 500
-    kind = OF_STATUS.get(status) or Problem(status, error.name.lower().replace(" ", "-"), error.name)
-    headers = [(name, value) for name, value in error.get_headers() if name in _KEPT]
-    return answer(kind, _DETAILS.get(status) or str(error.description), headers=headers)
+    problem = PROBLEM_BY_STATUS.get(status) or Problem(status, error.name.lower().replace(" ", "-"), error.name)
+    headers = [(name, value) for name, value in error.get_headers() if name in _PASSED_HEADERS]
+    return problem_response(problem, _DETAILS.get(status) or str(error.description), headers=headers)
 
 
-def _with_challenge(kind: Problem, error: errors.Unauthorized | errors.Forbidden) -> Response:
+def _with_challenge(problem: Problem, error: errors.Unauthorized | errors.Forbidden) -> Response:
     """The problem, and what RFC 6750 (section 3) wants to be said of the token; 400 when the header is malformed."""
     code = error.error
     if code == "invalid_request":
-        kind = OF_STATUS[400]
+        problem = PROBLEM_BY_STATUS[400]
     challenge = "Bearer" if code is None else f'Bearer error="{code}"'
-    return answer(kind, str(error), headers=[("WWW-Authenticate", challenge)])
+    return problem_response(problem, str(error), headers=[("WWW-Authenticate", challenge)])
 
 
-def _with_cart(kind: Problem, error: errors.PreconditionFailed) -> Response:
+def _with_cart(problem: Problem, error: errors.PreconditionFailed) -> Response:
     """The problem, and the current cart with its ETag, so that the client can rebase without another call."""
     user_id = (request.view_args or {})["user_id"]
     headers = etag_headers(error.cart).items()
-    return answer(kind, str(error), headers=headers, more={"cart": cart_view(user_id, error.cart)})
+    return problem_response(problem, str(error), headers=headers, more={"cart": cart_view(user_id, error.cart)})
 
 
-def answer(
-    kind: Problem,
+def problem_response(
+    problem: Problem,
     detail: str,
     *,
     faults: Iterable[errors.Fault] = (),
@@ -127,29 +132,29 @@ def answer(
 ) -> Response:
     """A problem as a response; ``more`` are its extension members (RFC 9457, 3.2)."""
     body: dict[str, Any] = {
-        "type": f"urn:cartsvc:problem:{kind.slug}",
-        "title": kind.title,
-        "status": kind.status,
+        "type": f"urn:cartsvc:problem:{problem.slug}",
+        "title": problem.title,
+        "status": problem.status,
         "detail": detail,
     }
     if listed := [fault._asdict() for fault in faults]:
         body["errors"] = listed
     body |= more or {}
-    return Response(msgspec.json.encode(body), kind.status, [*kind.headers, *headers], mimetype=MEDIA_TYPE)
+    return Response(msgspec.json.encode(body), problem.status, [*problem.headers, *headers], mimetype=MEDIA_TYPE)
 
 
-def describe(spec: APISpec) -> None:
+def add_problems(spec: APISpec) -> None:
     """Put one response a status into the OpenAPI document, with an example of each kind of problem it stands for."""
-    for status, kinds in sorted(_by_status().items()):
-        examples = {kind.slug: {"value": _example(kind)} for kind in kinds}
+    for status, problems in sorted(_by_status().items()):
+        examples = {problem.slug: {"value": _example(problem)} for problem in problems}
         content = {MEDIA_TYPE: {"schema": ProblemSchema, "examples": examples}}
-        titles = [kind.title for kind in kinds]
+        titles = [problem.title for problem in problems]
         description = ", or ".join([titles[0], *(title[0].lower() + title[1:] for title in titles[1:])]) + "."
         response: dict[str, Any] = {"description": description, "content": content}
-        headers = {name for kind in kinds for name, _ in kind.headers} | _BESIDES.get(status, set())
+        headers = {name for problem in problems for name, _ in problem.headers} | _EXTRA_HEADERS.get(status, set())
         if headers:
             response["headers"] = {name: _HEADERS[name] for name in sorted(headers)}
-        spec.components.response(reference(status), response)
+        spec.components.response(component_name(status), response)
 
 
 def operations_on_carts(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -162,24 +167,26 @@ def operations_on_carts(document: dict[str, Any]) -> Iterator[tuple[str, dict[st
 
 def add_responses(operation: dict[str, Any], *statuses: int) -> None:
     """Let the description of an operation name the problems of these statuses too."""
-    added = {str(status): {"$ref": f"#/components/responses/{reference(status)}"} for status in statuses}
+    added = {str(status): {"$ref": f"#/components/responses/{component_name(status)}"} for status in statuses}
     operation["responses"] = dict(sorted((operation["responses"] | added).items()))
 
 
-def reference(status: int) -> str:
+def component_name(status: int) -> str:
     """The name of this status's response among the components of the OpenAPI document."""
     return f"Problem{status}"
 
 
 def _by_status() -> dict[int, list[Problem]]:
     found: dict[int, list[Problem]] = {}
-    for kind in (*OF_ERROR.values(), *OF_STATUS.values()):
-        found.setdefault(kind.status, []).append(kind)
+    for problem in (*PROBLEM_BY_ERROR.values(), *PROBLEM_BY_STATUS.values()):
+        found.setdefault(problem.status, []).append(problem)
     return found
 
 
-def _example(kind: Problem) -> dict[str, Any]:
-    faults = [errors.Fault("/quantity", "A quantity is 1 to 999.")] if kind.slug == "invalid-request" else []
-    told = answer(kind, "; ".join(fault.detail for fault in faults) or kind.title + ".", faults=faults)
-    example: dict[str, Any] = msgspec.json.decode(told.data)
-    return example | ({"cart": CART_EXAMPLE} if kind.status == _WITH_CART else {})
+def _example(problem: Problem) -> dict[str, Any]:
+    faults = [errors.Fault("/quantity", "A quantity is 1 to 999.")] if problem.slug == "invalid-request" else []
+    response = problem_response(
+        problem, "; ".join(fault.detail for fault in faults) or problem.title + ".", faults=faults
+    )
+    example: dict[str, Any] = msgspec.json.decode(response.data)
+    return example | ({"cart": CART_EXAMPLE} if problem.status == _WITH_CART else {})

@@ -8,11 +8,11 @@ from marshmallow import RAISE, Schema, ValidationError, fields, post_load
 from marshmallow.validate import Length, OneOf
 from msgspec import structs
 
-from cartsvc.cart import MAX_SUBTOTAL, STRATEGIES, ItemChange, Line, option_rules
-from cartsvc.strings import CURRENCY, PRODUCT_ID, STORED_PRODUCT_ID, USER_ID
+from cartsvc.carts.cart import MAX_SUBTOTAL, STRATEGIES, ItemChange, NewItem, option_rules
+from cartsvc.carts.strings import CURRENCY, PRODUCT_ID, STORED_PRODUCT_ID, USER_ID
 
 if TYPE_CHECKING:
-    from cartsvc.cart import Limits, Strategy
+    from cartsvc.carts.cart import Limits, Strategy
 
 MAX_LINES = 100  # in one POST .../items
 
@@ -26,7 +26,7 @@ ITEM_EXAMPLE = {
     "line_total": 3998,
     "added_at": _TIME,
 }
-NEW_ITEM_EXAMPLE = {"product_id": "sku-1", "quantity": 2, "unit_price": 1999, "currency": "EUR"}
+ITEM_INPUT_EXAMPLE = {"product_id": "sku-1", "quantity": 2, "unit_price": 1999, "currency": "EUR"}
 CART_EXAMPLE = {
     "user_id": "alice",
     "version": 1,
@@ -46,11 +46,11 @@ class _Strict(Schema):
         unknown = RAISE
 
 
-def _text(**metadata: Any) -> fields.String:  # noqa: ANN401 - JSON Schema keywords
+def _string(**metadata: Any) -> fields.String:  # noqa: ANN401 - JSON Schema keywords
     return fields.String(required=True, metadata=metadata)
 
 
-def _whole(*, required: bool = True, allow_none: bool = False, **metadata: Any) -> fields.Integer:  # noqa: ANN401 - JSON Schema keywords
+def _integer(*, required: bool = True, allow_none: bool = False, **metadata: Any) -> fields.Integer:  # noqa: ANN401 - JSON Schema keywords
     """A whole number and nothing that could be made one: not "3", not 3.0, not true."""
     return fields.Integer(strict=True, required=required, allow_none=allow_none, metadata=metadata)
 
@@ -69,30 +69,30 @@ def _read_only() -> fields.Raw:
 class ItemSchema(_Strict):
     """One line of a cart."""
 
-    item_id = _text(description="What names the item in URLs. Opaque: do not take it apart.", examples=["sku-1"])
-    product_id = _text(**STORED_PRODUCT_ID.json_schema(), description="In Unicode NFC.")
+    item_id = _string(description="What names the item in URLs. Opaque: do not take it apart.", examples=["sku-1"])
+    product_id = _string(**STORED_PRODUCT_ID.json_schema(), description="In Unicode NFC.")
     options = fields.Dict(
         keys=fields.String(),
         values=fields.String(),
         required=True,
         metadata={"description": "Names and values in Unicode NFC."},
     )
-    quantity = _whole(minimum=1)
-    unit_price = _whole(allow_none=True, minimum=0, description="Minor units, as a caller stated it: for display.")
-    line_total = _whole(allow_none=True, minimum=0, description="quantity x unit_price; null without a price.")
+    quantity = _integer(minimum=1)
+    unit_price = _integer(allow_none=True, minimum=0, description="Minor units, as a caller stated it: for display.")
+    line_total = _integer(allow_none=True, minimum=0, description="quantity x unit_price; null without a price.")
     added_at = fields.DateTime(required=True)
 
 
 class CartSchema(_Strict):
     """One user's cart. An absent one has version 0, no items and null times."""
 
-    user_id = _text()
-    version = _whole(minimum=0, description="Counts this cart's changes, for people to read.")
+    user_id = _string()
+    version = _integer(minimum=0, description="Counts this cart's changes, for people to read.")
     items = fields.List(fields.Nested(ItemSchema), required=True)
-    item_count = _whole(minimum=0)
-    total_quantity = _whole(minimum=0)
+    item_count = _integer(minimum=0)
+    total_quantity = _integer(minimum=0)
     currency = fields.String(required=True, allow_none=True, metadata=dict(CURRENCY.json_schema()))
-    subtotal = _whole(
+    subtotal = _integer(
         allow_none=True, minimum=0, maximum=MAX_SUBTOTAL, description="Minor units; null unless every item has a price."
     )
     created_at = _time()
@@ -103,37 +103,39 @@ class CartSchema(_Strict):
 class FaultSchema(_Strict):
     """One thing wrong with a request."""
 
-    pointer = _text(description="A JSON Pointer (RFC 6901) into the request body.", examples=["/quantity"])
-    detail = _text()
+    pointer = _string(description="A JSON Pointer (RFC 6901) into the request body.", examples=["/quantity"])
+    detail = _string()
 
 
 class ProblemSchema(_Strict):
     """Problem details (RFC 9457)."""
 
-    type = _text(format="uri", examples=["urn:cartsvc:problem:invalid-request"])
-    title = _text()
-    status = _whole(minimum=400, maximum=599)
-    detail = _text()
+    type = _string(format="uri", examples=["urn:cartsvc:problem:invalid-request"])
+    title = _string()
+    status = _integer(minimum=400, maximum=599)
+    detail = _string()
     errors = fields.List(fields.Nested(FaultSchema))
     cart = fields.Nested(CartSchema, metadata={"description": "With 412: the cart as it is now."})
 
 
-class StatusSchema(_Strict):
+class HealthSchema(_Strict):
     """How the service is."""
 
-    status = _text(enum=["ok"])
+    status = _string(enum=["ok"])
 
 
-class ReadinessSchema(StatusSchema):
+class ReadinessSchema(HealthSchema):
     """Whether the service can serve carts."""
 
-    writes = _text(enum=["ok", "full"], description="full: carts can be read, made smaller and removed, but not grow.")
+    writes = _string(
+        enum=["ok", "full"], description="full: carts can be read, made smaller and removed, but not grow."
+    )
 
 
 # ---- requests ----
 
 
-class _Texts(fields.Dict):
+class _StringMap(fields.Dict):
     """Names and texts. A fault stands at its name; marshmallow's Dict has one more step there."""
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - marshmallow's own
@@ -165,7 +167,7 @@ class _Request(_Strict):
 class PriceSchema(_Request):
     """The members that adding and changing an item share."""
 
-    unit_price = _whole(required=False, allow_none=True, minimum=0, description="Minor units. Needs its currency.")
+    unit_price = _integer(required=False, allow_none=True, minimum=0, description="Minor units. Needs its currency.")
     currency = fields.String(
         allow_none=True, metadata={**CURRENCY.json_schema(), "description": "ISO 4217.", "examples": ["EUR"]}
     )
@@ -174,16 +176,16 @@ class PriceSchema(_Request):
     added_at = _read_only()
 
 
-class NewItemSchema(PriceSchema):
+class ItemInputSchema(PriceSchema):
     """An item to put into a cart."""
 
-    product_id = _text(
+    product_id = _string(
         **PRODUCT_ID.json_schema(),
         description="No control characters. Kept in Unicode NFC, which makes a few characters longer than they were.",
         examples=["sku-1"],
     )
-    quantity = _whole(minimum=1, examples=[2])
-    options = _Texts(
+    quantity = _integer(minimum=1, examples=[2])
+    options = _StringMap(
         allow_none=True,
         metadata={
             "description": "Size, colour, ...: the same product with other options is another item. "
@@ -192,8 +194,8 @@ class NewItemSchema(PriceSchema):
     )
 
     @post_load
-    def _line(self, data: dict[str, Any], **_: object) -> Line:
-        return Line(
+    def _new_item(self, data: dict[str, Any], **_: object) -> NewItem:
+        return NewItem(
             product_id=data["product_id"],
             quantity=data["quantity"],
             options=data.get("options") or {},
@@ -202,10 +204,10 @@ class NewItemSchema(PriceSchema):
         )
 
 
-class ItemChangeSchema(PriceSchema):
+class ItemUpdateSchema(PriceSchema):
     """A new quantity, or a new price with its currency, or both; null leaves as it is."""
 
-    quantity = _whole(required=False, allow_none=True, minimum=0, description="0 removes the item.", examples=[3])
+    quantity = _integer(required=False, allow_none=True, minimum=0, description="0 removes the item.", examples=[3])
 
     @post_load
     def _change(self, data: dict[str, Any], **_: object) -> ItemChange:
@@ -214,20 +216,20 @@ class ItemChangeSchema(PriceSchema):
         )
 
 
-class NewItemsSchema(_Strict):
+class ItemsInputSchema(_Strict):
     """Items to put into a cart, all or none."""
 
-    items = fields.List(fields.Nested(NewItemSchema), required=True, validate=Length(1, MAX_LINES))
+    items = fields.List(fields.Nested(ItemInputSchema), required=True, validate=Length(1, MAX_LINES))
 
     @post_load
-    def _lines(self, data: dict[str, Any], **_: object) -> list[Line]:
-        return _placed(data["items"])
+    def _new_items(self, data: dict[str, Any], **_: object) -> list[NewItem]:
+        return _with_pointers(data["items"])
 
 
-class NewCartSchema(_Request):
+class CartInputSchema(_Request):
     """Everything the cart is to hold. What a GET returned can be sent back."""
 
-    items = fields.List(fields.Nested(NewItemSchema), required=True)
+    items = fields.List(fields.Nested(ItemInputSchema), required=True)
     currency = fields.String(
         allow_none=True,
         metadata={**CURRENCY.json_schema(), "description": "Stands for items that state none."},
@@ -242,16 +244,16 @@ class NewCartSchema(_Request):
     expires_at = _read_only()
 
     @post_load
-    def _contents(self, data: dict[str, Any], **_: object) -> Contents:
-        return Contents(_placed(data["items"]), data.get("currency"))
+    def _contents(self, data: dict[str, Any], **_: object) -> CartContents:
+        return CartContents(_with_pointers(data["items"]), data.get("currency"))
 
 
-class MergeSchema(_Strict):
+class MergeInputSchema(_Strict):
     """Which cart to merge into this one, and how to treat what both have."""
 
-    from_user_id = _text(
+    from_user_id = _string(
         **USER_ID.json_schema(),
-        description="Whose cart it is that goes.",
+        description="The user whose cart is merged and then deleted.",
         examples=["guest-3xKq2v0PzT9cW1bYd7Rf4A"],
     )
     strategy = fields.String(
@@ -275,7 +277,7 @@ class MergeSchema(_Strict):
 class GuestSchema(_Strict):
     """A shopper without an account."""
 
-    user_id = _text(description="Nobody can guess it; who knows it can use the cart.")
+    user_id = _string(description="Unguessable. Anyone who knows it can use the cart.")
     token = fields.String(required=True, allow_none=True, metadata={"description": "Null without authentication."})
 
 
@@ -287,32 +289,43 @@ class Merge(NamedTuple):
     from_token: str | None
 
 
-class Contents(NamedTuple):
+class CartContents(NamedTuple):
     """What a PUT says."""
 
-    lines: list[Line]
+    new_items: list[NewItem]
     currency: str | None
 
 
-def _placed(lines: list[Line]) -> list[Line]:
-    return [structs.replace(line, pointer=f"/items/{place}") for place, line in enumerate(lines)]
+def _with_pointers(new_items: list[NewItem]) -> list[NewItem]:
+    return [structs.replace(new_item, pointer=f"/items/{index}") for index, new_item in enumerate(new_items)]
 
 
-def state_limits(schemas: dict[str, Any], limits: Limits) -> None:
+def add_limits(schemas: dict[str, Any], limits: Limits) -> None:
     """Write the limits in force into the OpenAPI schemas of the requests."""
-    for name in ("NewItem", "ItemChange"):
+    for name in ("ItemInput", "ItemUpdate"):
         members = schemas[name]["properties"]
         members["quantity"]["maximum"] = limits.max_quantity
         members["unit_price"]["maximum"] = limits.max_unit_price
     names, values = option_rules(limits)
-    schemas["NewItem"]["properties"]["options"] |= {
+    schemas["ItemInput"]["properties"]["options"] |= {
         "maxProperties": limits.max_options,
         "propertyNames": names.json_schema(),
         "additionalProperties": {"type": "string", **values.json_schema()},
     }
-    schemas["NewCart"]["properties"]["items"]["maxItems"] = limits.max_items
+    schemas["CartInput"]["properties"]["items"]["maxItems"] = limits.max_items
 
 
-ITEM, CART, GUEST, STATUS, READINESS = ItemSchema(), CartSchema(), GuestSchema(), StatusSchema(), ReadinessSchema()
-MERGE = MergeSchema()
-NEW_ITEM, NEW_ITEMS, NEW_CART, ITEM_CHANGE = NewItemSchema(), NewItemsSchema(), NewCartSchema(), ItemChangeSchema()
+ITEM_SCHEMA, CART_SCHEMA, GUEST_SCHEMA, HEALTH_SCHEMA, READINESS = (
+    ItemSchema(),
+    CartSchema(),
+    GuestSchema(),
+    HealthSchema(),
+    ReadinessSchema(),
+)
+MERGE_INPUT_SCHEMA = MergeInputSchema()
+ITEM_INPUT_SCHEMA, ITEMS_INPUT_SCHEMA, CART_INPUT_SCHEMA, ITEM_UPDATE_SCHEMA = (
+    ItemInputSchema(),
+    ItemsInputSchema(),
+    CartInputSchema(),
+    ItemUpdateSchema(),
+)

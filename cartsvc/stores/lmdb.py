@@ -11,24 +11,25 @@ from typing import TYPE_CHECKING, ClassVar
 
 import lmdb
 
-from cartsvc import record as records
+from cartsvc.carts import record as records
+from cartsvc.carts.store import CartStore, T, allowed_when_full, check_name
 from cartsvc.errors import RecordUnreadable, StoreError, StoreFull, StoreUnusable
-from cartsvc.stores.base import CartStore, Reach, T, check_name, is_duty
-from cartsvc.stores.guard import Guard
+from cartsvc.stores.lmdb_lock import DirectoryLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cartsvc.record import Record
-    from cartsvc.stores.urls import LmdbPlace
+    from cartsvc.carts.record import Record
+    from cartsvc.stores.urls import LmdbConfig
 
-_MINUTE = 60_000  # milliseconds
-_A_FEW = 8  # expired records a write clears on its way
-_MANY = 256  # records of a page of a scan, and expired ones cleared in one transaction when room is wanted
-_CHECK_READERS = 30.0  # seconds between two looks for killed readers: what they read is kept until somebody looks
-_PART = 2  # carts may fill half of the map: with less to spare, large ones found no run of free pages
-_NO_ROOM = (errno.EDQUOT, errno.EFBIG)  # a quota, a limit on files; for ENOSPC there is a class
-_LEAST_ROOM = 2**16  # bytes left on a disk that is not full
+_MINUTE_MS = 60_000  # milliseconds
+_PURGE_PER_WRITE = 8  # expired records a write clears on its way
+_PAGE_SIZE = 256  # records of a page of a scan, and expired ones cleared in one transaction when room is wanted
+# seconds between two looks for killed readers: what they read is kept until somebody looks
+_READER_CHECK_INTERVAL_S = 30.0
+_RESERVE_DIVISOR = 2  # carts may fill half of the map: with less to spare, large ones found no run of free pages
+_DISK_FULL_CODES = (errno.EDQUOT, errno.EFBIG)  # a quota, a limit on files; for ENOSPC there is a class
+_MIN_FREE_BYTES = 2**16  # bytes left on a disk that is not full
 _NEW_PAGES = 4  # that a small cart may take: a leaf and a branch in either table are split for it
 _MIN_FREE = 2**17  # bytes left for carts, on the disk and in the file, whose last changes keep some of its pages
 
@@ -36,38 +37,38 @@ _MIN_FREE = 2**17  # bytes left for carts, on the disk and in the file, whose la
 class LmdbStore(CartStore):
     """Records of one machine, in LMDB: two tables, the records and who expires in which minute.
 
-    To be opened by each process after its fork. ``readers`` is how many threads of all processes read at the same time
-    at most. A write transaction waits for the others, of all processes; a read waits for nobody.
+    To be opened by each process after its fork. ``max_readers`` is how many threads of all processes read at the same
+    time at most. A write transaction waits for the others, of all processes; a read waits for nobody.
     """
 
-    reach: ClassVar[Reach] = Reach.MACHINE
+    shared: ClassVar[bool] = True
 
-    def __init__(self, place: LmdbPlace, *, clock: Callable[[], int], readers: int) -> None:
+    def __init__(self, config: LmdbConfig, *, clock: Callable[[], int], max_readers: int) -> None:
         self._clock = clock
-        self._path = place.path
+        self._path = config.path
         self._pid = os.getpid()
         self._checked_at = time.monotonic()
         with ExitStack() as opened:
-            opened.enter_context(closing(Guard(place.path)))
+            opened.enter_context(closing(DirectoryLock(config.path)))
             try:
                 self._env = lmdb.open(
-                    place.path,
-                    map_size=place.map_size,
-                    sync=place.sync != "off",
-                    metasync=place.sync == "on",
+                    config.path,
+                    map_size=config.map_size,
+                    sync=config.sync != "off",
+                    metasync=config.sync == "on",
                     mode=0o600,
                     max_dbs=2,
-                    max_readers=readers,
+                    max_readers=max_readers,
                     max_spare_txns=1,
                     readahead=False,  # carts are read one by one, in no order
                 )
                 opened.enter_context(closing(self._env))
                 self._env.reader_check()
                 self._records = self._env.open_db(b"records")
-                self._due = self._env.open_db(b"due")  # minute (8 bytes, big-endian) and user_id; no values
-                self._most_pages = self._most(place.map_size)
+                self._expiry_index = self._env.open_db(b"due")  # minute (8 bytes, big-endian) and user_id; no values
+                self._max_pages = self._page_limit(config.map_size)
             except lmdb.Error as error:
-                raise StoreUnusable(f"{place.path} cannot be opened: {error}.") from error
+                raise StoreUnusable(f"{config.path} cannot be opened: {error}.") from error
             self._opened = opened.pop_all()
 
     def get(self, user_id: str) -> Record | None:
@@ -85,7 +86,7 @@ class LmdbStore(CartStore):
         try:
             return self._update(key, change)
         except StoreFull:
-            if not self._make_room():
+            if not self._reclaim():
                 raise
         return self._update(key, change)
 
@@ -105,7 +106,7 @@ class LmdbStore(CartStore):
                     if record.expires_at > self._clock():
                         yield user_id, record
 
-    def erase(self, user_id: str) -> Record | RecordUnreadable | None:
+    def delete(self, user_id: str) -> Record | RecordUnreadable | None:
         """Remove the record. What the other table has of one that cannot be decoded goes in its time."""
         key = _key(user_id)
         with self._errors(), self._begin(write=True) as txn:
@@ -116,10 +117,10 @@ class LmdbStore(CartStore):
                 record = records.decode(data)
             except RecordUnreadable as error:
                 return error
-            txn.delete(_due_key(key, record), db=self._due)
+            txn.delete(_expiry_key(key, record), db=self._expiry_index)
             return record
 
-    def purge(self) -> int:
+    def purge_expired(self) -> int:
         """Clear all of the minutes that are over, some in each transaction."""
         total, more = 0, True
         while more:
@@ -145,36 +146,36 @@ class LmdbStore(CartStore):
     def _update(self, key: bytes, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
         with self._errors(), self._begin(write=True) as txn:
             now = self._clock()
-            self._clear(txn, now, _A_FEW)
+            self._clear(txn, now, _PURGE_PER_WRITE)
             data = txn.get(key, db=self._records)
             stored = None if data is None else records.decode(data)
             old = stored if stored is not None and stored.expires_at > now else None
-            new, answer = change(old)
+            new, result = change(old)
             if new is None and stored is not None:
-                txn.delete(_due_key(key, stored), db=self._due)
+                txn.delete(_expiry_key(key, stored), db=self._expiry_index)
                 txn.delete(key, db=self._records)
             elif new is not None and new is not old:
                 self._put(txn, key, stored, new)
-                if not is_duty(old, new) and self._pages(txn) > self._most_pages:
+                if not allowed_when_full(old, new) and self._used_pages(txn) > self._max_pages:
                     raise StoreFull
-        return answer
+        return result
 
     def _put(self, txn: lmdb.Transaction[bytes], key: bytes, stored: Record | None, new: Record) -> None:
-        due = _due_key(key, new)
-        before = None if stored is None else _due_key(key, stored)
+        due = _expiry_key(key, new)
+        before = None if stored is None else _expiry_key(key, stored)
         if before != due:
             if before is not None:
-                txn.delete(before, db=self._due)
-            txn.put(due, b"", db=self._due)
+                txn.delete(before, db=self._expiry_index)
+            txn.put(due, b"", db=self._expiry_index)
         txn.put(key, records.encode(new), db=self._records)
 
     def _page(self, after: bytes) -> list[tuple[bytes, bytes]]:
         with self._errors(), self._begin() as txn, txn.cursor(db=self._records) as cursor:
             if not cursor.set_range(after + b"\0"):
                 return []
-            return list(islice(cursor, _MANY))
+            return list(islice(cursor, _PAGE_SIZE))
 
-    def _make_room(self) -> bool:
+    def _reclaim(self) -> bool:
         """Whether there may be more room than before: killed readers are forgotten, or expired records are gone."""
         with self._errors():
             forgotten = self._env.reader_check()
@@ -182,14 +183,16 @@ class LmdbStore(CartStore):
 
     def _clear_many(self) -> tuple[int, bool]:
         with self._errors(), self._begin(write=True) as txn:
-            return self._clear(txn, self._clock(), _MANY)
+            return self._clear(txn, self._clock(), _PAGE_SIZE)
 
-    def _clear(self, txn: lmdb.Transaction[bytes], now: int, most: int) -> tuple[int, bool]:
-        """Remove at most ``most`` records of minutes that are over; tells how many, and whether there may be more."""
+    def _clear(self, txn: lmdb.Transaction[bytes], now: int, max_count: int) -> tuple[int, bool]:
+        """Remove at most ``max_count`` records of minutes that are over; tells how many, and whether there may be
+        more.
+        """
         over = _minute(now)
         cleared = 0
-        with txn.cursor(db=self._due) as cursor:
-            for _ in range(most):
+        with txn.cursor(db=self._expiry_index) as cursor:
+            for _ in range(max_count):
                 if not cursor.first() or (due := cursor.key())[:8] >= over:
                     return cleared, False
                 cursor.delete()
@@ -207,21 +210,21 @@ class LmdbStore(CartStore):
                 return False
         return txn.delete(key, db=self._records)
 
-    def _most(self, map_size: int) -> int:
+    def _page_limit(self, map_size: int) -> int:
         """How many pages carts may fill. The rest of the map is for changing and removing them: LMDB copies on write.
 
         A file that was filled under a larger map keeps so much room that its carts can be removed.
         """
         page, there = self._env.stat()["psize"], self._env.info()["map_size"]
         with self._env.begin() as txn:
-            used = self._pages(txn) * page
+            used = self._used_pages(txn) * page
         if used > there - there // 4:
             self._env.set_mapsize(there + used // 2)
-        return map_size // _PART // page
+        return map_size // _RESERVE_DIVISOR // page
 
     def _is_full(self, txn: lmdb.Transaction[bytes]) -> bool:
-        used = self._pages(txn)
-        if used + _NEW_PAGES <= self._most_pages:
+        used = self._used_pages(txn)
+        if used + _NEW_PAGES <= self._max_pages:
             try:
                 disk = os.statvfs(self._path)
             except OSError as error:
@@ -229,12 +232,12 @@ class LmdbStore(CartStore):
             free = (self._env.info()["last_pgno"] + 1 - used) * self._env.stat()["psize"]
             if disk.f_bavail * disk.f_frsize + free >= _MIN_FREE:
                 return False
-        with txn.cursor(db=self._due) as cursor:
+        with txn.cursor(db=self._expiry_index) as cursor:
             return not (cursor.first() and cursor.key()[:8] < _minute(self._clock()))
 
-    def _pages(self, txn: lmdb.Transaction[bytes]) -> int:
+    def _used_pages(self, txn: lmdb.Transaction[bytes]) -> int:
         """How many pages hold what is stored; the free ones between do not count."""
-        tables = (txn.stat(self._records), txn.stat(self._due))
+        tables = (txn.stat(self._records), txn.stat(self._expiry_index))
         return sum([each["branch_pages"] + each["leaf_pages"] + each["overflow_pages"] for each in tables])
 
     def _begin(self, *, write: bool = False) -> lmdb.Transaction[bytes]:
@@ -242,7 +245,7 @@ class LmdbStore(CartStore):
             cause = RuntimeError("LMDB was opened before this process was forked: open a store in each process")
             raise StoreError from cause
         now = time.monotonic()
-        if now - self._checked_at > _CHECK_READERS:
+        if now - self._checked_at > _READER_CHECK_INTERVAL_S:
             self._checked_at = now
             self._env.reader_check()
         try:
@@ -266,16 +269,16 @@ class LmdbStore(CartStore):
     def _disk_is_full(self, error: lmdb.Error) -> bool:
         """A full disk may take a part of a write; for that LMDB has no other code than for a broken one."""
         code, disk = getattr(error, "code", None), os.statvfs(self._path)
-        return code in _NO_ROOM or (code == errno.EIO and disk.f_bavail * disk.f_frsize < _LEAST_ROOM)
+        return code in _DISK_FULL_CODES or (code == errno.EIO and disk.f_bavail * disk.f_frsize < _MIN_FREE_BYTES)
 
 
 def _key(user_id: str) -> bytes:
     return user_id.encode(errors="surrogateescape")
 
 
-def _due_key(key: bytes, record: Record) -> bytes:
+def _expiry_key(key: bytes, record: Record) -> bytes:
     return _minute(max(0, record.expires_at)) + key  # an import may bring a record from before 1970
 
 
 def _minute(milliseconds: int) -> bytes:
-    return (milliseconds // _MINUTE).to_bytes(8, "big")
+    return (milliseconds // _MINUTE_MS).to_bytes(8, "big")

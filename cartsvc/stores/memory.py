@@ -8,19 +8,19 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar
 
-from cartsvc import record as records
+from cartsvc.carts import record as records
+from cartsvc.carts.store import CartStore, T, allowed_when_full, check_name
 from cartsvc.errors import RecordUnreadable, StoreFull
-from cartsvc.stores.base import CartStore, Reach, T, check_name, is_duty
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cartsvc.record import Record
+    from cartsvc.carts.record import Record
 
-_SECOND, _MINUTE = 1_000, 60_000  # milliseconds
-_SLOTS = 150  # bytes a record takes in the two tables beside its key and its own bytes: measured, rounded up
+_SECOND_MS, _MINUTE_MS = 1_000, 60_000  # milliseconds
+_INDEX_OVERHEAD = 150  # bytes a record takes in the two tables beside its key and its own bytes: measured, rounded up
 _SPARSE = 500  # bytes an entry of a set at which it is made anew: one that only grew has at most 130
-_A_FEW = 8  # expired records a write clears on its way
+_PURGE_PER_WRITE = 8  # expired records a write clears on its way
 _SMALLEST = 360  # bytes of the limit that the smallest of carts takes
 
 
@@ -31,7 +31,7 @@ class MemoryStore(CartStore):
     records together, in bytes, with what Python adds to each of them.
     """
 
-    reach: ClassVar[Reach] = Reach.PROCESS
+    shared: ClassVar[bool] = False
 
     def __init__(self, *, clock: Callable[[], int], limit: int) -> None:
         self._clock = clock
@@ -40,7 +40,7 @@ class MemoryStore(CartStore):
         self._records: dict[str, bytes] = {}
         self._used = 0
         # Who expires in which minute, and a heap of those minutes: a write finds expired records without a search.
-        self._due: dict[int, set[str]] = {}
+        self._expiry_index: dict[int, set[str]] = {}
         self._minutes: list[int] = []
         self._searched_at = 0  # when the minute that runs was last searched for want of room
 
@@ -54,17 +54,17 @@ class MemoryStore(CartStore):
         """Change the record under the lock."""
         with self._lock:
             now = self._clock()
-            self._clear(now, _A_FEW)
+            self._clear(now, _PURGE_PER_WRITE)
             old = self._stored(user_id)
             if old is not None and old.expires_at <= now:
                 self._drop(user_id, old)
                 old = None
-            new, answer = change(old)
+            new, result = change(old)
             if new is not None and new is not old:
                 self._put(user_id, old, new, now)
             elif new is None and old is not None:
                 self._drop(user_id, old)
-            return answer
+            return result
 
     def scan(self) -> Iterator[tuple[str, Record | RecordUnreadable]]:
         """Go through the ids there were at the start."""
@@ -78,21 +78,21 @@ class MemoryStore(CartStore):
                 if record is not None:
                     yield user_id, record
 
-    def erase(self, user_id: str) -> Record | RecordUnreadable | None:
+    def delete(self, user_id: str) -> Record | RecordUnreadable | None:
         """Remove the record. One that cannot be decoded is searched for in the index."""
         with self._lock:
             try:
                 record = self._stored(user_id)
             except RecordUnreadable as error:
-                for users in self._due.values():
+                for users in self._expiry_index.values():
                     users.discard(user_id)
-                self._used -= _cost(user_id, self._records.pop(user_id))
+                self._used -= _memory_cost(user_id, self._records.pop(user_id))
                 return error
             if record is not None:
                 self._drop(user_id, record)
             return record
 
-    def purge(self) -> int:
+    def purge_expired(self) -> int:
         """Drop all that has expired."""
         with self._lock:
             before, now = len(self._records), self._clock()
@@ -126,61 +126,61 @@ class MemoryStore(CartStore):
 
     def _put(self, user_id: str, old: Record | None, new: Record, now: int) -> None:
         data = records.encode(new)
-        growth = _cost(user_id, data)
+        growth = _memory_cost(user_id, data)
         if old is not None:
-            growth -= _cost(user_id, self._records[user_id])
-        if growth > 0 and self._used + growth > self._limit and not is_duty(old, new):
+            growth -= _memory_cost(user_id, self._records[user_id])
+        if growth > 0 and self._used + growth > self._limit and not allowed_when_full(old, new):
             self._clear(now, sys.maxsize)
             self._clear_this_minute(now)
             if self._used + growth > self._limit:
                 raise StoreFull
-        minute = new.expires_at // _MINUTE
-        if old is None or old.expires_at // _MINUTE != minute:
-            if minute not in self._due:
-                self._due[minute] = set()
+        minute = new.expires_at // _MINUTE_MS
+        if old is None or old.expires_at // _MINUTE_MS != minute:
+            if minute not in self._expiry_index:
+                self._expiry_index[minute] = set()
                 heapq.heappush(self._minutes, minute)
             if old is not None:
                 self._forget(user_id, old)
-            self._due[minute].add(user_id)
+            self._expiry_index[minute].add(user_id)
         self._records[user_id] = data
         self._used += growth
 
     def _drop(self, user_id: str, record: Record) -> None:
         self._forget(user_id, record)
-        self._used -= _cost(user_id, self._records.pop(user_id))
+        self._used -= _memory_cost(user_id, self._records.pop(user_id))
 
     def _forget(self, user_id: str, record: Record) -> None:
         """Take a record out of the index. A set keeps the memory of all it ever held: one grown sparse is made anew."""
-        minute = record.expires_at // _MINUTE
-        users = self._due[minute]
+        minute = record.expires_at // _MINUTE_MS
+        users = self._expiry_index[minute]
         users.discard(user_id)
         if sys.getsizeof(users) > _SPARSE * (len(users) + 1):
-            self._due[minute] = set(users)
+            self._expiry_index[minute] = set(users)
 
-    def _clear(self, now: int, most: int) -> None:
-        """Drop at most ``most`` records of the minutes that are over."""
-        while self._minutes and self._minutes[0] < now // _MINUTE:
-            users = self._due[self._minutes[0]]
-            while users and most:
+    def _clear(self, now: int, max_count: int) -> None:
+        """Drop at most ``max_count`` records of the minutes that are over."""
+        while self._minutes and self._minutes[0] < now // _MINUTE_MS:
+            users = self._expiry_index[self._minutes[0]]
+            while users and max_count:
                 user_id = users.pop()
-                self._used -= _cost(user_id, self._records.pop(user_id))
-                most -= 1
+                self._used -= _memory_cost(user_id, self._records.pop(user_id))
+                max_count -= 1
             if users:
                 return
-            del self._due[heapq.heappop(self._minutes)]
+            del self._expiry_index[heapq.heappop(self._minutes)]
 
     def _clear_this_minute(self, now: int) -> None:
         """Drop the expired records of the minute that is not over; at most once a second, for it is a search."""
-        if abs(now - self._searched_at) < _SECOND:
+        if abs(now - self._searched_at) < _SECOND_MS:
             return
         self._searched_at = now
-        for user_id in list(self._due.get(now // _MINUTE, ())):
+        for user_id in list(self._expiry_index.get(now // _MINUTE_MS, ())):
             with suppress(RecordUnreadable):  # it goes when its minute is over
                 record = records.decode(self._records[user_id])
                 if record.expires_at <= now:
                     self._drop(user_id, record)
 
 
-def _cost(user_id: str, data: bytes) -> int:
+def _memory_cost(user_id: str, data: bytes) -> int:
     """What this record takes of the limit, in bytes: its key stands in both tables."""
-    return 2 * sys.getsizeof(user_id) + sys.getsizeof(data) + _SLOTS
+    return 2 * sys.getsizeof(user_id) + sys.getsizeof(data) + _INDEX_OVERHEAD

@@ -17,20 +17,20 @@ KEY_PREFIX = "cart:"  # begins the name of each key in Valkey, unless a setting 
 _COUNTERS = "LIMITS:"  # begins the names of the rate limit's counters, as the library limits has it
 _PREFIX = re.compile(r"[!-~]{1,64}")
 _NO_PREFIX = frozenset("*?[]\\{}'\"")
-_LEAST_MAP = 4 * _KIB**2
+_MIN_MAP_SIZE = 4 * _KIB**2
 _LABEL = "[A-Za-z0-9_-]{1,63}"  # of a host's name
-_PORT = 6379
-_MOST_PORT = 65_535
+_DEFAULT_PORT = 6379
+_MAX_PORT = 65_535
 
 Sync = Literal["on", "lazy", "off"]
-_SYNCS: dict[str, Sync] = {"on": "on", "lazy": "lazy", "off": "off"}
+_SYNC_MODES: dict[str, Sync] = {"on": "on", "lazy": "lazy", "off": "off"}
 
 
-class MemoryPlace(Struct, frozen=True):
+class MemoryConfig(Struct, frozen=True):
     """``memory://``"""
 
 
-class LmdbPlace(Struct, frozen=True):
+class LmdbConfig(Struct, frozen=True):
     """``lmdb:///path?sync=on&map_size=4GiB``: a directory, what a commit waits for, and the most its file takes.
 
     Carts may fill half of the map; the rest is for changing and removing them.
@@ -41,7 +41,7 @@ class LmdbPlace(Struct, frozen=True):
     map_size: int = 4 * _KIB**3  # bytes
 
 
-class ValkeyPlace(Struct, frozen=True):
+class ValkeyConfig(Struct, frozen=True):
     """``valkey://[user:password@]host[:port][/db]``, ``valkeys://`` with TLS, ``valkey+cluster://host[:port],...``."""
 
     hosts: tuple[tuple[str, int], ...]
@@ -53,10 +53,10 @@ class ValkeyPlace(Struct, frozen=True):
     cluster: bool = False
 
     def __repr__(self) -> str:
-        return f"ValkeyPlace(hosts={self.hosts!r}, ...)"  # no password in any log
+        return f"ValkeyConfig(hosts={self.hosts!r}, ...)"  # no password in any log
 
 
-Place = MemoryPlace | LmdbPlace | ValkeyPlace
+StoreConfig = MemoryConfig | LmdbConfig | ValkeyConfig
 
 
 def check_key_prefix(text: str) -> None:
@@ -72,20 +72,20 @@ def check_key_prefix(text: str) -> None:
         raise ValueError(f"must not begin as {_COUNTERS} does: CARTSVC_RATE_LIMIT counts under keys of that name")
 
 
-def describe(place: Place) -> str:
+def describe(config: StoreConfig) -> str:
     """Return the URL of this place for a log: without user, password and options."""
-    match place:
-        case MemoryPlace():
+    match config:
+        case MemoryConfig():
             return "memory://"
-        case LmdbPlace():
-            return f"lmdb://{place.path}"
-        case ValkeyPlace():
-            scheme = f"valkey{'s' if place.tls else ''}{'+cluster' if place.cluster else ''}"
-            hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in place.hosts)
-            return f"{scheme}://{hosts}{'' if place.cluster else f'/{place.db}'}"
+        case LmdbConfig():
+            return f"lmdb://{config.path}"
+        case ValkeyConfig():
+            scheme = f"valkey{'s' if config.tls else ''}{'+cluster' if config.cluster else ''}"
+            hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in config.hosts)
+            return f"{scheme}://{hosts}{'' if config.cluster else f'/{config.db}'}"
 
 
-def parse(url: str) -> Place:
+def parse_store_url(url: str) -> StoreConfig:
     """The place that this URL names. Raises ValueError, which says what would be right and repeats no password."""
     try:
         parts = urlsplit(url)
@@ -93,7 +93,7 @@ def parse(url: str) -> Place:
         raise ValueError("must be a URL such as lmdb:///var/lib/cartsvc or valkey://host:6379/0") from None
     scheme = parts.scheme
     if url == "memory://":
-        return MemoryPlace()
+        return MemoryConfig()
     if scheme == "lmdb":
         return _lmdb(parts)
     if match := re.fullmatch(r"(valkey|redis|rediss|valkeys)(\+cluster)?", scheme):
@@ -103,7 +103,7 @@ def parse(url: str) -> Place:
     )
 
 
-def _lmdb(parts: SplitResult) -> LmdbPlace:
+def _lmdb(parts: SplitResult) -> LmdbConfig:
     if (
         parts.netloc
         or not parts.path.startswith("/")
@@ -113,17 +113,17 @@ def _lmdb(parts: SplitResult) -> LmdbPlace:
     ):
         raise ValueError("lmdb needs the absolute path of a directory, as in lmdb:///var/lib/cartsvc")
     options = _options(parts, {"sync", "map_size"})
-    place = LmdbPlace(unquote(parts.path))
-    sync: Sync | None = _SYNCS.get(options.get("sync", place.sync))
+    config = LmdbConfig(unquote(parts.path))
+    sync: Sync | None = _SYNC_MODES.get(options.get("sync", config.sync))
     if sync is None:
         raise ValueError("lmdb's sync is on, lazy or off")
-    size = _SIZE.fullmatch(options.get("map_size", str(place.map_size)))
-    if size is None or not _LEAST_MAP <= (map_size := int(size[1]) * _UNITS[size[2] or ""]) <= _KIB**5:
+    size = _SIZE.fullmatch(options.get("map_size", str(config.map_size)))
+    if size is None or not _MIN_MAP_SIZE <= (map_size := int(size[1]) * _UNITS[size[2] or ""]) <= _KIB**5:
         raise ValueError("lmdb's map_size is 4MiB to 1024TiB: a number of bytes, or one with KiB, MiB, GiB or TiB")
-    return LmdbPlace(place.path, sync, map_size)
+    return LmdbConfig(config.path, sync, map_size)
 
 
-def _valkey(parts: SplitResult, *, tls: bool, cluster: bool) -> ValkeyPlace:
+def _valkey(parts: SplitResult, *, tls: bool, cluster: bool) -> ValkeyConfig:
     options = _options(parts, {"ca_certs"} if tls else set())
     login, _, hosts = parts.netloc.rpartition("@")
     if "@" in login and "," in login:
@@ -137,7 +137,7 @@ def _valkey(parts: SplitResult, *, tls: bool, cluster: bool) -> ValkeyPlace:
     found = tuple(_host(each) for each in hosts.split(","))
     if len(found) > 1 and not cluster:
         raise ValueError("several hosts are those of a cluster: valkey+cluster://host,host")
-    return ValkeyPlace(
+    return ValkeyConfig(
         hosts=found,
         db=int(db),
         username=unquote(username) or None,
@@ -150,7 +150,7 @@ def _valkey(parts: SplitResult, *, tls: bool, cluster: bool) -> ValkeyPlace:
 
 def _host(text: str) -> tuple[str, int]:
     match = re.fullmatch(rf"(\[[0-9A-Fa-f:.]+\]|{_LABEL}(?:\.{_LABEL})*\.?)(?::(\d{{1,5}}))?", text)
-    if match is None or not 0 < (port := int(match[2] or _PORT)) <= _MOST_PORT:
+    if match is None or not 0 < (port := int(match[2] or _DEFAULT_PORT)) <= _MAX_PORT:
         raise ValueError("valkey needs a host, and perhaps a port, as in valkey://cache.example:6379/0")
     return match[1].strip("[]"), port
 

@@ -16,25 +16,33 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.retry import Retry
 
-from cartsvc import record as records
+from cartsvc.carts import record as records
+from cartsvc.carts.store import CartStore, T, allowed_when_full, check_name
 from cartsvc.errors import OutcomeUnknown, RecordUnreadable, StoreError, StoreFull, StoreUnusable
-from cartsvc.stores.base import CartStore, Reach, T, check_name, is_duty
-from cartsvc.stores.cluster import Cluster
-from cartsvc.stores.connections import Exchange, Server, TimedConnection, TimedPool, TimedTLSConnection, exchange
 from cartsvc.stores.urls import KEY_PREFIX, POOL_SIZE
+from cartsvc.stores.valkey_cluster import Cluster
+from cartsvc.stores.valkey_connection import (
+    Operation,
+    Server,
+    TimedConnection,
+    TimedPool,
+    TimedTLSConnection,
+    current_operation,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cartsvc.record import Record
-    from cartsvc.stores.urls import ValkeyPlace
+    from cartsvc.carts.record import Record
+    from cartsvc.stores.urls import ValkeyConfig
 
-_HEAD = 64  # bytes at the beginning of a record, its tag among them
-_DAY = 86_400_000  # milliseconds: so much later than a record's time the server clears it away, by its own clock
-_TURNS = 256
-_PAGE = 256  # keys at once, roughly
-_AT_ONCE = 4  # lost compares that are tried again without a pause, with what the script has found instead
-_PAUSE = 0.01  # seconds, at most
+_TAG_PREFIX_BYTES = 64  # bytes at the beginning of a record, its tag among them
+# milliseconds: so much later than a record's time the server clears it away, by its own clock
+_EXPIRY_GRACE_MS = 86_400_000
+_LOCK_COUNT = 256
+_SCAN_COUNT = 256  # keys at once, roughly
+_IMMEDIATE_RETRIES = 4  # lost compares that are tried again without a pause, with what the script has found instead
+_RETRY_PAUSE_S = 0.01  # seconds, at most
 _PROBE = "/"  # the name of the key that a ping asks for, and never writes: no user_id has a slash
 _WRONG_TYPE = "WRONGTYPE"
 
@@ -47,7 +55,7 @@ class _Script:
         self.sha = hashlib.sha1(text, usedforsecurity=False).hexdigest()
 
 
-_LUA = files("cartsvc.stores").joinpath("lua/compare_and_set.lua").read_bytes()
+_LUA = files("cartsvc.stores").joinpath("valkey_compare_and_set.lua").read_bytes()
 _COMPARE_AND_SET = _Script(b"#!lua\n" + _LUA)
 _EVEN_WHEN_FULL = _Script(b"#!lua flags=allow-oom\n" + _LUA)
 
@@ -59,55 +67,57 @@ class ValkeyStore(CartStore):
     and for the server. A write is sent once: if its answer is lost, that is OutcomeUnknown.
     """
 
-    reach: ClassVar[Reach] = Reach.NETWORK
+    shared: ClassVar[bool] = True
 
     def __init__(
-        self, place: ValkeyPlace, *, clock: Callable[[], int], timeout: float, key_prefix: str = KEY_PREFIX
+        self, config: ValkeyConfig, *, clock: Callable[[], int], timeout: float, key_prefix: str = KEY_PREFIX
     ) -> None:
-        self._place = place
+        self._config = config
         self._prefix = key_prefix.encode()
         self._clock = clock
         self._timeout = timeout
-        self._client = _connect(place)
+        self._client = _connect(config)
         # Threads of this process that want the same cart take turns: they would only make each other's compare fail.
-        self._turns = [threading.Lock() for _ in range(_TURNS)]
+        self._locks = [threading.Lock() for _ in range(_LOCK_COUNT)]
 
     @contextmanager
-    def one_request(self) -> Iterator[Exchange]:
+    def operation(self) -> Iterator[Operation]:
         """The time of a request begins with the outermost of these."""
-        outer = exchange.get()
+        outer = current_operation.get()
         if outer is not None:
             yield outer
             return
-        request = Exchange(time.monotonic() + self._timeout)
-        token = exchange.set(request)
+        operation = Operation(time.monotonic() + self._timeout)
+        token = current_operation.set(operation)
         try:
-            yield request
+            yield operation
         finally:
-            exchange.reset(token)
+            current_operation.reset(token)
 
     def get(self, user_id: str) -> Record | None:
         """Ask for the record: one round trip."""
-        with self.one_request():
-            return self._live(self._send("GET", self._key(user_id)))
+        with self.operation():
+            return self._decode_live(self._send("GET", self._key(user_id)))
 
     def update(self, user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
         """Read, change, compare and set: two round trips, and one more for each time that somebody else was faster."""
         key = self._key(user_id)
-        with self.one_request() as request, self._turn(key, request):
+        with self.operation() as operation, self._cart_lock(key, operation):
             data = self._send("GET", key)
             for lost in count(1):
-                old = self._live(data)
-                new, answer = change(old)
+                old = self._decode_live(data)
+                new, result = change(old)
                 if new is old or (new is None and data is None):
-                    return answer
-                there = self._compare_and_set(key, data, new, duty=new is None or is_duty(old, new))
+                    return result
+                there = self._compare_and_set(
+                    key, data, new, allow_when_full=new is None or allowed_when_full(old, new)
+                )
                 if there == 1:
-                    return answer
+                    return result
                 data = there
-                if lost >= _AT_ONCE:
+                if lost >= _IMMEDIATE_RETRIES:
                     # Many want this cart: not all of them at the same moment. What was read would be old by then.
-                    time.sleep(min(random.uniform(0, _PAUSE), request.remaining()))  # noqa: S311 - not for secrets
+                    time.sleep(min(random.uniform(0, _RETRY_PAUSE_S), operation.remaining()))  # noqa: S311 - not for secrets
                     data = self._send("GET", key)
         raise AssertionError("count() has no end")
 
@@ -124,10 +134,10 @@ class ValkeyStore(CartStore):
                 if record is not None:
                     yield user_id, record
 
-    def erase(self, user_id: str) -> Record | RecordUnreadable | None:
+    def delete(self, user_id: str) -> Record | RecordUnreadable | None:
         """Remove the key, of whatever type it is; a write between reading and removing it is removed as well."""
         key = self._key(user_id)
-        with self.one_request():
+        with self.operation():
             found: Record | RecordUnreadable | None
             try:
                 data = self._send("GET", key)
@@ -136,7 +146,7 @@ class ValkeyStore(CartStore):
                 found = error
             return found if self._send("DEL", key) else None
 
-    def purge(self) -> int:
+    def purge_expired(self) -> int:
         """Nothing is to be done: the server clears expired records away, a day after their time."""
         return 0
 
@@ -145,33 +155,37 @@ class ValkeyStore(CartStore):
 
         A server that cannot write refuses the script before it runs.
         """
-        with self.one_request():
+        with self.operation():
             try:
-                self._run(_COMPARE_AND_SET, [self._key(_PROBE)], b"-", b"", 0)
+                self._evaluate(_COMPARE_AND_SET, [self._key(_PROBE)], b"-", b"", 0)
             except RecordUnreadable:  # another program's key has this name: the script has run all the same
                 pass
             except OutcomeUnknown as error:  # but there was nothing to be done
                 raise StoreError from error.__cause__
 
-    def advice(self) -> list[str]:
+    def startup_warnings(self) -> list[str]:
         """What is to be said about the server at the start: whether it may throw carts out, or lose them all."""
         try:
-            with self.one_request():
+            with self.operation():
                 servers = [self._send("INFO", **node) for node in self._primaries()]
         except StoreError as error:
             return [f"the Valkey server cannot be asked how it keeps carts: {error.__cause__}"]
-        said = []
+        warnings = []
         if any(each.get("maxmemory_policy") != "noeviction" for each in servers):
-            said.append("the Valkey server may throw carts out when it is full: set its maxmemory-policy to noeviction")
+            warnings.append(
+                "the Valkey server may throw carts out when it is full: set its maxmemory-policy to noeviction"
+            )
         if not all(each.get("aof_enabled") for each in servers):
-            said.append("the Valkey server writes no append-only file: a restart loses carts unless appendonly is yes")
-        return said
+            warnings.append(
+                "the Valkey server writes no append-only file: a restart loses carts unless appendonly is yes"
+            )
+        return warnings
 
-    def run(self, script: bytes, keys: list[str], arguments: list[Any]) -> Any:  # noqa: ANN401 - what the script returns
+    def run_script(self, script: bytes, keys: list[str], arguments: list[Any]) -> Any:  # noqa: ANN401 - what the script returns
         """Run a script that others bring along; a cluster needs its keys in one slot. Raises StoreError."""
-        with self.one_request():
+        with self.operation():
             try:
-                return self._run(_Script(script), [key.encode() for key in keys], *arguments)
+                return self._evaluate(_Script(script), [key.encode() for key in keys], *arguments)
             except RecordUnreadable as error:  # none of its keys is a cart
                 raise StoreError from error.__cause__
 
@@ -182,27 +196,27 @@ class ValkeyStore(CartStore):
     def _key(self, user_id: str) -> bytes:
         return self._prefix + user_id.encode(errors="surrogateescape")
 
-    def _live(self, data: bytes | None) -> Record | None:
+    def _decode_live(self, data: bytes | None) -> Record | None:
         record = None if data is None else records.decode(data)
         return record if record is not None and record.expires_at > self._clock() else None
 
     @contextmanager
-    def _turn(self, key: bytes, request: Exchange) -> Iterator[None]:
-        turn = self._turns[hash(key) % _TURNS]
-        if not turn.acquire(timeout=request.remaining()):
+    def _cart_lock(self, key: bytes, operation: Operation) -> Iterator[None]:
+        lock = self._locks[hash(key) % _LOCK_COUNT]
+        if not lock.acquire(timeout=operation.remaining()):
             raise StoreError from TimeoutError("another request of this process to the same cart did not end in time")
         try:
             yield
         finally:
-            turn.release()
+            lock.release()
 
-    def _compare_and_set(self, key: bytes, data: bytes | None, new: Record | None, *, duty: bool) -> Any:  # noqa: ANN401 - 1, bytes or None
-        head = b"" if data is None else data[:_HEAD]
+    def _compare_and_set(self, key: bytes, data: bytes | None, new: Record | None, *, allow_when_full: bool) -> Any:  # noqa: ANN401 - 1, bytes or None
+        head = b"" if data is None else data[:_TAG_PREFIX_BYTES]
         # The server takes no time before 1970, as an import may bring one.
-        text, until = (b"", 0) if new is None else (records.encode(new), max(new.expires_at + _DAY, 1))
-        return self._run(_EVEN_WHEN_FULL if duty else _COMPARE_AND_SET, [key], head, text, until)
+        text, until = (b"", 0) if new is None else (records.encode(new), max(new.expires_at + _EXPIRY_GRACE_MS, 1))
+        return self._evaluate(_EVEN_WHEN_FULL if allow_when_full else _COMPARE_AND_SET, [key], head, text, until)
 
-    def _run(self, script: _Script, keys: list[bytes], *arguments: Any) -> Any:  # noqa: ANN401 - what the script returns
+    def _evaluate(self, script: _Script, keys: list[bytes], *arguments: Any) -> Any:  # noqa: ANN401 - what the script returns
         try:
             return self._send("EVALSHA", script.sha, len(keys), *keys, *arguments)
         except NoScriptError:  # a server that was restarted, or is new
@@ -224,8 +238,8 @@ class ValkeyStore(CartStore):
         except (RedisError, OSError, ValueError) as error:  # ValueError: a name that no host can have
             if isinstance(error, ResponseError) and str(error).startswith(_WRONG_TYPE):
                 raise RecordUnreadable from error
-            request = exchange.get()
-            if request is not None and request.unknown:
+            operation = current_operation.get()
+            if operation is not None and operation.in_doubt:
                 raise OutcomeUnknown from error
             if isinstance(error, ReadOnlyError):
                 self._reconnect()
@@ -244,37 +258,39 @@ class ValkeyStore(CartStore):
             return [{"node": node} for node in self._client.primaries()]
 
     def _keys(self) -> Iterator[bytes]:
-        with self.one_request():
+        with self.operation():
             nodes = self._primaries()
         for node in nodes:
             cursor = 0
             while True:
-                with self.one_request():
-                    cursor, keys = self._send("SCAN", cursor, "MATCH", self._prefix + b"*", "COUNT", _PAGE, **node)
+                with self.operation():
+                    cursor, keys = self._send(
+                        "SCAN", cursor, "MATCH", self._prefix + b"*", "COUNT", _SCAN_COUNT, **node
+                    )
                 yield from keys
                 if not cursor:
                     break
 
 
-def _connect(place: ValkeyPlace) -> Server | Cluster:
+def _connect(config: ValkeyConfig) -> Server | Cluster:
     options: dict[str, Any] = {
         "connection_class": TimedConnection,
-        "username": place.username,
-        "password": place.password,
-        "db": place.db,
+        "username": config.username,
+        "password": config.password,
+        "db": config.db,
         "protocol": 2,
         "driver_info": None,  # or each new connection tells it to the server first
         "max_connections": POOL_SIZE,
         "retry": Retry(NoBackoff(), 0),
     }
-    if place.tls:
+    if config.tls:
         try:
-            options["context"] = ssl.create_default_context(cafile=place.ca_certs)
+            options["context"] = ssl.create_default_context(cafile=config.ca_certs)
         except OSError as error:
-            raise StoreUnusable(f"the certificates in {place.ca_certs} cannot be used: {error}") from error
+            raise StoreUnusable(f"the certificates in {config.ca_certs} cannot be used: {error}") from error
         options["connection_class"] = TimedTLSConnection
 
     def server(host: str, port: int) -> Server:
         return Server(connection_pool=TimedPool(host=host, port=port, **options))
 
-    return Cluster(place.hosts, server) if place.cluster else server(*place.hosts[0])
+    return Cluster(config.hosts, server) if config.cluster else server(*config.hosts[0])

@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-pytest.register_assert_rewrite("openapi", "client")  # their asserts are to tell as much as those of test files
-
-from client import make_client  # noqa: E402 - after the line above, or it has no effect
-from clock import FakeClock  # noqa: E402 - as above
+from tests.support.api_client import make_client
+from tests.support.clock import FakeClock
 
 if TYPE_CHECKING:
-    from client import Client
+    from tests.support.api_client import Client
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from servers import serve
+
+from tests.support.servers import serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import expect
-from servers import serve
+
+from tests.support.servers import serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,9 +46,9 @@ def test_an_item_is_added_by_hand(watched: Watched, url: str) -> None:
     operation.get_by_role("textbox").last.fill('{"product_id": "tea", "quantity": 3, "options": {"size": "L"}}')
     operation.get_by_role("button", name="Execute").click()
 
-    answer = operation.locator(".live-responses-table")
-    expect(answer.locator(".response .response-col_status")).to_have_text("200")
-    shown = json.loads(answer.locator(".response-col_description .highlight-code code").first.inner_text())
+    response = operation.locator(".live-responses-table")
+    expect(response.locator(".response .response-col_status")).to_have_text("200")
+    shown = json.loads(response.locator(".response-col_description .highlight-code code").first.inner_text())
     assert shown["user_id"] == "bob"
     assert [(item["product_id"], item["options"], item["quantity"]) for item in shown["items"]] == [
         ("tea", {"size": "L"}, 3)
@@ -63,9 +64,9 @@ def test_the_example_can_be_executed_as_it_stands(watched: Watched, url: str) ->
     operation.get_by_role("button", name="Try it out").click()
     operation.get_by_role("button", name="Execute").click()
 
-    answer = operation.locator(".live-responses-table")
-    expect(answer.locator(".response .response-col_status")).to_have_text("200")
-    expect(answer).to_contain_text('"user_id": "alice"')
+    response = operation.locator(".live-responses-table")
+    expect(response.locator(".response .response-col_status")).to_have_text("200")
+    expect(response).to_contain_text('"user_id": "alice"')
     _assert_clean(watched, url)
 
 
@@ -79,9 +80,9 @@ def test_calls_are_made_behind_a_path_prefix(watched: Watched) -> None:
         operation.get_by_role("button", name="Try it out").click()
         operation.get_by_role("button", name="Execute").click()
 
-        answer = operation.locator(".live-responses-table")
-        expect(answer.locator(".response .response-col_status")).to_have_text("200")
-        expect(answer).to_contain_text('"user_id": "alice"')
+        response = operation.locator(".live-responses-table")
+        expect(response.locator(".response .response-col_status")).to_have_text("200")
+        expect(response).to_contain_text('"user_id": "alice"')
         assert f"{url}{PREFIX}/cart/alice" in watched.requested
         _assert_clean(watched, url)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from compose import Project
+
+from tests.support.compose import Project
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from compose import SECONDS, docker, inspect, started
 
 from cartsvc.settings import Settings
 from cartsvc.version import __version__
+from tests.support.compose import SECONDS, docker, inspect, started
 
 if TYPE_CHECKING:
     import httpx
-    from compose import Project
+
+    from tests.support.compose import Project
 
 pytestmark = pytest.mark.container
 
@@ -160,7 +161,7 @@ def test_settings_pass_through(project: Project) -> None:
         "environment"
     ]
     written = re.findall(r"^ +- ([A-Z]+_[A-Z_]+)$", (_ROOT / "docker-compose.yml").read_text(), re.MULTILINE)
-    assert set(written) - set(listed) == {"COMPOSE_PROFILES"}  # tests/test_docs.py holds the file to the settings
+    assert set(written) - set(listed) == {"COMPOSE_PROFILES"}  # tests/docs/test_docs.py holds the file to the settings
     fixed = {"HOST": "0.0.0.0", "PORT": "8080"}  # noqa: S104 - as in the file
     assert _ours(project.run("env").stdout) == fixed | {"CARTSVC_STORE_URL": "memory://"}
     settings = dict.fromkeys(listed, "1")

@@ -7,10 +7,11 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from compose import SECONDS, docker, inspect
+
+from tests.support.compose import SECONDS, docker, inspect
 
 if TYPE_CHECKING:
-    from compose import Project
+    from tests.support.compose import Project
 
 pytestmark = pytest.mark.container
 
@@ -171,7 +172,7 @@ def test_valkey_killed_is_a_503_until_it_is_back(on_valkey: Project) -> None:
     on_valkey.compose("kill", "valkey")
     with on_valkey.client() as client:
         refused = client.post("/cart/survivor", json={"product_id": "sku-1", "quantity": 1})
-        assert (refused.status_code, refused.json()["type"]) == (503, "urn:cartsvc:problem:store-away")
+        assert (refused.status_code, refused.json()["type"]) == (503, "urn:cartsvc:problem:store-unavailable")
         assert "Retry-After" in refused.headers
         assert (client.get("/readyz").status_code, client.get("/healthz").status_code) == (503, 200)
     on_valkey.up()
@@ -223,16 +224,16 @@ def _add(project: Project, user_id: str, *, key: str | None = None, port: int = 
     """Add one; return whether it was a replay."""
     headers = {"Idempotency-Key": key} if key else {}
     with project.client(port=port) as client:
-        answer = client.post(f"/cart/{user_id}", json={"product_id": "sku-1", "quantity": 1}, headers=headers)
-    assert answer.status_code == 200
-    return answer.headers.get("Idempotency-Replayed")
+        response = client.post(f"/cart/{user_id}", json={"product_id": "sku-1", "quantity": 1}, headers=headers)
+    assert response.status_code == 200
+    return response.headers.get("Idempotency-Replayed")
 
 
 def _quantity(project: Project, user_id: str, *, port: int = 8080) -> int:
     with project.client(port=port) as client:
-        answer = client.get(f"/cart/{user_id}")
-    assert answer.status_code == 200
-    return answer.json()["total_quantity"]
+        response = client.get(f"/cart/{user_id}")
+    assert response.status_code == 200
+    return response.json()["total_quantity"]
 
 
 def _until_ready(project: Project) -> None:

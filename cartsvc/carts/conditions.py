@@ -1,0 +1,97 @@
+"""The terms a client puts on a write: its Idempotency-Key and its preconditions (RFC 9110, section 13). Pure.
+
+They are looked at inside the store's update, in this order: replay, seal, is there such a cart or item, preconditions,
+rules.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from cartsvc.carts.cart import Cart
+from cartsvc.carts.record import IdempotencyKey, Seal, find_idempotency_key, live_cart
+from cartsvc.errors import CartSealed, IdempotencyKeyReused, PreconditionFailed
+
+if TYPE_CHECKING:
+    from cartsvc.carts.record import Policy, Record
+
+SEAL_TIMEOUT_MS = 5_000  # a merge may take this long before the next write to its source resolves it
+
+ANY_TAG = frozenset('"')  # stands for a bare *; a quote is what no entity tag can hold, though "*" is one
+
+
+class WriteConditions(Struct, frozen=True):
+    """What a request says besides what to do. Tags are without their quotes; ANY stands for ``*``.
+
+    ``key_digest`` and ``fingerprint`` are digests; ``fingerprint`` covers all that must be the same in a repetition.
+    """
+
+    key_digest: bytes | None = None
+    fingerprint: bytes = b""
+    if_match: frozenset[str] | None = None
+    if_none_match: frozenset[str] | None = None
+
+
+class Outcome(Struct, frozen=True):
+    """What a write has to say: the cart as it is now, the HTTP status, and whether this was a replay."""
+
+    cart: Cart | None
+    status: int
+    replayed: bool = False
+
+
+class StaleSeal(Exception):
+    """The cart of ``user_id`` bears the seal of a merge that was interrupted: resolve it, then try again."""
+
+    def __init__(self, user_id: str, seal: Seal) -> None:
+        self.user_id = user_id
+        self.seal = seal
+        super().__init__(seal.merge_id)
+
+
+def replay(record: Record | None, conditions: WriteConditions, *, now: int, policy: Policy) -> Outcome | None:
+    """What to answer when this request was accepted before; None when it was not. Raises IdempotencyKeyReused."""
+    known = (
+        None
+        if conditions.key_digest is None
+        else find_idempotency_key(record, conditions.key_digest, now=now, policy=policy)
+    )
+    if known is None:
+        return None
+    if known.fingerprint != conditions.fingerprint:
+        raise IdempotencyKeyReused
+    return Outcome(live_cart(record, now=now), known.status, replayed=True)
+
+
+def new_idempotency_key(conditions: WriteConditions, *, status: int, now: int) -> IdempotencyKey | None:
+    """What to remember of a request that was accepted with this status; None when it has no key."""
+    return (
+        None
+        if conditions.key_digest is None
+        else IdempotencyKey(conditions.key_digest, conditions.fingerprint, status, now)
+    )
+
+
+def check_seal(user_id: str, record: Record | None, *, now: int) -> None:
+    """Raise CartSealed while a merge is at work on this cart, and StaleSeal when one was interrupted.
+
+    The time decides only how long others wait. A seal from the future counts as stale, because the clock of the server
+    that made it is ahead; resolving a merge that is still at work aborts it and loses nothing.
+    """
+    seal = record.seal if record is not None else None
+    if seal is None:
+        return
+    if 0 <= now - seal.at <= SEAL_TIMEOUT_MS:
+        raise CartSealed
+    raise StaleSeal(user_id, seal)
+
+
+def check_preconditions(conditions: WriteConditions, cart: Cart | None) -> None:
+    """Raise PreconditionFailed unless the cart is in the state that the terms ask for."""
+    wanted, unwanted = conditions.if_match, conditions.if_none_match
+    if wanted is not None and (cart is None or (wanted != ANY_TAG and cart.etag not in wanted)):
+        raise PreconditionFailed(cart)
+    if unwanted is not None and cart is not None and (unwanted == ANY_TAG or cart.etag in unwanted):
+        raise PreconditionFailed(cart)

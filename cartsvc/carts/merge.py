@@ -1,0 +1,391 @@
+"""Merging one cart into another in four single-record steps, and resolving merges that were interrupted.
+
+A store changes one record at a time, so a merge is made of steps, each of which is one atomic write:
+
+1. Announce: leave a *pending* mark with a new merge id in the target.
+2. Seal the source under that id: it takes no other writes, so its items stand still.
+3. Move: if the mark is still pending, add the items to the target and make the mark *done*, in one write.
+4. Remove the source's cart if the mark is *done*, or only its seal if the mark has gone.
+
+The mark in the target decides. A merge id gets its pending mark once, before any seal names it, so a mark that has been
+removed cannot come back: whatever wants to end an interrupted merge removes the pending mark first, and no step 3 of
+that merge, however late, can add the items any more. Nothing here compares the clocks of two servers.
+docs/decisions/0009-merging.md has the proof and a sequence diagram.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
+
+from msgspec import Struct, structs
+
+from cartsvc.carts.cart import Cart, check_user_id, combine
+from cartsvc.carts.conditions import Outcome, StaleSeal, check_preconditions, check_seal, new_idempotency_key, replay
+from cartsvc.carts.record import EMPTY, MAX_MARKS, MergeMark, Record, Seal, live_cart, next_record
+from cartsvc.errors import (
+    CartsvcError,
+    Fault,
+    InvalidRequest,
+    MergeAborted,
+    OutcomeUnknown,
+    RecordUnreadable,
+    StoreError,
+    TooManyMerges,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cartsvc.carts.cart import Revision, Strategy
+    from cartsvc.carts.conditions import WriteConditions
+    from cartsvc.carts.record import Policy
+    from cartsvc.carts.store import CartStore
+
+ABANDONED_AFTER_MS = 60_000  # a pending mark of this age makes room for others; removing it is safe at any age
+_MAX_ATTEMPTS = 8
+
+
+class SealedSource(Struct, frozen=True):
+    """A source that stands still: its seal, and the cart under it."""
+
+    seal: Seal
+    cart: Cart
+
+
+# What step 3 came to.
+
+
+class Applied(Struct, frozen=True):
+    """The items are in the target, from this request or from one it repeats."""
+
+    outcome: Outcome
+    moved: ClassVar[bool] = True
+
+
+class Replayed(Struct, frozen=True):
+    """A request with this Idempotency-Key was accepted in the meantime; nothing was moved under this seal."""
+
+    outcome: Outcome
+    moved: ClassVar[bool] = False
+
+
+class Rejected(Struct, frozen=True):
+    """The target does not take this request. ``moved``: an earlier request has moved the items under the same seal."""
+
+    error: CartsvcError
+    moved: bool = False
+
+
+class Aborted(Struct, frozen=True):
+    """Another request has removed the pending mark; neither cart has changed."""
+
+    moved: ClassVar[bool] = False
+
+
+Result: TypeAlias = Applied | Replayed | Rejected | Aborted
+
+
+class Merger:
+    """Merges carts, and resolves merges that were interrupted.
+
+    ``clock`` returns milliseconds since the epoch; ``new_tag`` returns a token that was never returned before.
+    """
+
+    def __init__(
+        self, store: CartStore, *, policy: Policy, clock: Callable[[], int], new_tag: Callable[[], str]
+    ) -> None:
+        self._store = store
+        self._policy = policy
+        self._clock = clock
+        self._new_tag = new_tag
+
+    def merge(self, target: str, source: str, strategy: Strategy, *, conditions: WriteConditions) -> Outcome:
+        """Move the source's items into the target's cart and remove the source's cart.
+
+        A rejected merge changes neither cart. Raises InvalidRequest, IdempotencyKeyReused, CartSealed, MergeAborted,
+        PreconditionFailed, LimitExceeded, CurrencyMismatch, TooManyMerges, and what the store raises.
+        """
+        check_user_id(source, pointer="/from_user_id")
+        if source == target:
+            raise InvalidRequest([Fault("/from_user_id", "A cart cannot be merged into itself.")])
+        for _ in range(_MAX_ATTEMPTS):
+            try:
+                outcome = self._attempt(target, source, strategy, conditions)
+            except StaleSeal as stale:
+                self.resolve(stale.user_id, stale.seal)
+            else:
+                if outcome is not None:
+                    return outcome
+        raise MergeAborted
+
+    def resolve(self, source: str, seal: Seal) -> bool:
+        """End the merge that left this seal on the source; return whether its items are in the target.
+
+        Unless they are, the merge is aborted for good. Resolving can be repeated, so a lost answer is a StoreError.
+        """
+        return self._resolve(source, seal.target, seal.merge_id)
+
+    def _attempt(self, target: str, source: str, strategy: Strategy, conditions: WriteConditions) -> Outcome | None:
+        """Merge once; return None if another request has aborted this merge. Raises StaleSeal."""
+        record = self._store.get(target)
+        repeated = replay(record, conditions, now=self._clock(), policy=self._policy)
+        if repeated is not None:
+            self._finish_replay(target, record, source)
+            return repeated
+        sealed = self._take_source(target, source, strategy)
+        if sealed is None:
+            change = partial(self._without_source, target=target, conditions=conditions, tag=self._new_tag())
+            return self._store.update(target, change)
+        try:
+            result = self._move(target, source, sealed, conditions)
+        except (StoreError, RecordUnreadable) as error:
+            raise self._after_failure(source, target, sealed.seal.merge_id, error) from error
+        return self._end(source, sealed.seal.merge_id, result)
+
+    def _end(self, source: str, merge_id: str, result: Result) -> Outcome | None:
+        """Finish the source after step 3 and return the outcome, or None to start again. Raises what was rejected."""
+        try:
+            self._finish(source, merge_id, done=result.moved)
+        except (StoreError, RecordUnreadable) as error:
+            # A rejection and a replay are final without step 4: the next write to the source does it.
+            if isinstance(result, Applied):
+                raise OutcomeUnknown from error
+            if isinstance(result, Aborted):
+                raise
+        match result:
+            case Applied(outcome) | Replayed(outcome):
+                return outcome
+            case Rejected(rejection):
+                raise rejection
+            case Aborted():
+                return None
+
+    def _after_failure(self, source: str, target: str, merge_id: str, error: CartsvcError) -> CartsvcError:
+        """Abort a merge whose step 2 or 3 failed; return the error that is true afterwards."""
+        try:
+            done = self._resolve(source, target, merge_id)
+        except (StoreError, RecordUnreadable):
+            return OutcomeUnknown()
+        if done:
+            return OutcomeUnknown()
+        return StoreError() if isinstance(error, OutcomeUnknown) else error
+
+    def _resolve(self, source: str, target: str, merge_id: str) -> bool:
+        """Abort the merge, or finish it if its items have been moved; return whether they have."""
+        try:
+            done = self._withdraw(target, merge_id)
+            self._finish(source, merge_id, done=done)
+        except OutcomeUnknown as error:
+            raise StoreError from error
+        return done
+
+    # ---- steps 1 and 2 ----
+
+    def _take_source(self, target: str, source: str, strategy: Strategy) -> SealedSource | None:
+        """Announce the merge and seal the source, or resume under a seal of the same merge; None without a cart."""
+        found = self._find_seal(source, target, strategy, self._store.get(source))
+        if found is None or isinstance(found, SealedSource):
+            return found
+        merge_id = self._new_tag()
+        self._announce(target, MergeMark(merge_id, source, done=False, at=0, source_expires_at=found.expires_at))
+        change = partial(self._sealing, source=source, target=target, strategy=strategy, merge_id=merge_id)
+        try:
+            sealed = self._store.update(source, change)
+        except OutcomeUnknown as error:
+            raise self._after_failure(source, target, merge_id, error) from error
+        except (CartsvcError, StaleSeal):
+            self._take_back(target, merge_id)
+            raise
+        if sealed is None or sealed.seal.merge_id != merge_id:
+            self._take_back(target, merge_id)
+        return sealed
+
+    def _find_seal(
+        self, source: str, target: str, strategy: Strategy, record: Record | None
+    ) -> SealedSource | Cart | None:
+        """Return the source under the seal of this merge, or its open cart. Raises CartSealed, StaleSeal."""
+        now = self._clock()
+        cart = live_cart(record, now=now)
+        if record is None or cart is None:
+            return None
+        if record.seal is not None and (record.seal.target, record.seal.strategy) == (target, strategy):
+            return SealedSource(record.seal, cart)
+        check_seal(source, record, now=now)
+        return cart
+
+    def _announce(self, target: str, mark: MergeMark) -> None:
+        """Step 1. Raises CartSealed, StaleSeal, TooManyMerges: nothing is sealed then."""
+        tag = self._new_tag()
+
+        def change(record: Record | None) -> tuple[Record | None, bool]:
+            revision = self._new_revision(target, tag)
+            before = record or EMPTY
+            check_seal(target, record, now=revision.at)
+            if len(before.merge_marks) >= MAX_MARKS:
+                return record, False
+            return self._next(record, before.with_mark(structs.replace(mark, at=revision.at)), revision), True
+
+        try:
+            if self._store.update(target, change):
+                return
+            self._drop_old_marks(target)
+            if not self._store.update(target, change):
+                raise TooManyMerges
+        except OutcomeUnknown as error:  # a mark that no seal names does nothing
+            raise StoreError from error
+
+    def _take_back(self, target: str, merge_id: str) -> None:
+        """Remove the mark of a merge that has sealed nothing. A mark that stays does nothing, so errors are ignored."""
+        with suppress(StoreError, RecordUnreadable):
+            self._withdraw(target, merge_id)
+
+    def _drop_old_marks(self, target: str) -> None:
+        """Remove the done marks that are not needed any more, and the pending marks that were abandoned."""
+        record = self._store.get(target) or EMPTY
+        now, tag = self._clock(), self._new_tag()
+        removable = set()
+        for mark in record.merge_marks:
+            if not mark.done:
+                if now - mark.at >= ABANDONED_AFTER_MS:
+                    removable.add(mark)
+                continue
+            with suppress(RecordUnreadable):  # until its source is finished, a done mark keeps the items from doubling
+                self._finish(mark.source, mark.merge_id, done=True)
+                removable.add(mark)
+
+        def change(record: Record | None) -> tuple[Record | None, None]:
+            revision = self._new_revision(target, tag)
+            before = record or EMPTY
+            # Whole marks are compared: a mark that was pending above and is done by now has to stay.
+            merge_ids = {mark.merge_id for mark in before.merge_marks if mark in removable}
+            return self._next(record, before.without_marks(merge_ids), revision), None
+
+        self._store.update(target, change)
+
+    def _sealing(
+        self, record: Record | None, *, source: str, target: str, strategy: Strategy, merge_id: str
+    ) -> tuple[Record | None, SealedSource | None]:
+        """Step 2. Raises CartSealed, StaleSeal."""
+        revision = self._new_revision(source, merge_id)
+        found = self._find_seal(source, target, strategy, record)
+        if record is None or not isinstance(found, Cart):  # removed, or sealed by a request for the same merge
+            return record, None if isinstance(found, Cart) else found
+        seal = Seal(merge_id, target, strategy, revision.at)
+        return self._next(record, record.with_seal(seal), revision), SealedSource(seal, found)
+
+    # ---- step 3 ----
+
+    def _move(self, target: str, source: str, sealed: SealedSource, conditions: WriteConditions) -> Result:
+        """Step 3. Raises StaleSeal when an interrupted merge has left the target itself sealed."""
+        change = partial(
+            self._moving, target=target, source=source, sealed=sealed, conditions=conditions, tag=self._new_tag()
+        )
+        return self._store.update(target, change)
+
+    def _moving(
+        self,
+        record: Record | None,
+        *,
+        target: str,
+        source: str,
+        sealed: SealedSource,
+        conditions: WriteConditions,
+        tag: str,
+    ) -> tuple[Record | None, Result]:
+        revision = self._new_revision(target, tag)
+        before = record or EMPTY
+        mark = before.find_mark(sealed.seal.merge_id)
+        if mark is None:
+            return record, Aborted()
+        if mark.done:
+            return self._moved_before(record, before, conditions, revision)
+        withdrawn = before.without_marks((mark.merge_id,))
+        try:
+            repeated = replay(record, conditions, now=revision.at, policy=self._policy)
+            if repeated is not None:
+                return self._next(record, withdrawn, revision), Replayed(repeated)
+            check_seal(target, record, now=revision.at)
+            cart = live_cart(record, now=revision.at)
+            check_preconditions(conditions, cart)
+            limits = self._policy.limits
+            combined = combine(cart, sealed.cart, sealed.seal.strategy, limits=limits, revision=revision)
+        except CartsvcError as error:
+            return self._next(record, withdrawn, revision), Rejected(error)
+        done = MergeMark(mark.merge_id, source, done=True, at=revision.at, source_expires_at=sealed.cart.expires_at)
+        after = (
+            before.with_cart(combined)
+            .with_mark(done)
+            .with_key(new_idempotency_key(conditions, status=200, now=revision.at))
+        )
+        return self._next(record, after, revision), Applied(Outcome(combined, 200))
+
+    def _moved_before(
+        self, record: Record | None, before: Record, conditions: WriteConditions, revision: Revision
+    ) -> tuple[Record | None, Applied | Rejected]:
+        """The request that this one repeats has moved the items: remember the key of this one too."""
+        try:
+            repeated = replay(record, conditions, now=revision.at, policy=self._policy)
+        except CartsvcError as error:
+            return record, Rejected(error, moved=True)
+        if repeated is not None:
+            return record, Applied(repeated)
+        after = before.with_key(new_idempotency_key(conditions, status=200, now=revision.at))
+        return self._next(record, after, revision), Applied(Outcome(live_cart(record, now=revision.at), 200))
+
+    def _without_source(
+        self, record: Record | None, *, target: str, conditions: WriteConditions, tag: str
+    ) -> tuple[Record | None, Outcome]:
+        """Accept a merge of an absent cart: the target stays as it is, and the key is remembered."""
+        revision = self._new_revision(target, tag)
+        repeated = replay(record, conditions, now=revision.at, policy=self._policy)
+        if repeated is not None:
+            return record, repeated
+        check_seal(target, record, now=revision.at)
+        cart = live_cart(record, now=revision.at)
+        check_preconditions(conditions, cart)
+        after = (record or EMPTY).with_key(new_idempotency_key(conditions, status=200, now=revision.at))
+        return self._next(record, after, revision), Outcome(cart, 200)
+
+    # ---- step 4 ----
+
+    def _withdraw(self, target: str, merge_id: str) -> bool:
+        """Remove the pending mark of this merge; return whether the merge is done instead."""
+        tag = self._new_tag()
+
+        def change(record: Record | None) -> tuple[Record | None, bool]:
+            mark = record.find_mark(merge_id) if record is not None else None
+            if record is None or mark is None or mark.done:
+                return record, mark is not None
+            return self._next(record, record.without_marks((merge_id,)), self._new_revision(target, tag)), False
+
+        return self._store.update(target, change)
+
+    def _finish(self, source: str, merge_id: str, *, done: bool) -> None:
+        """Step 4: remove the source's cart, or only its seal, if the seal is still that of this merge."""
+        tag = self._new_tag()
+
+        def change(record: Record | None) -> tuple[Record | None, None]:
+            if record is None or record.seal is None or record.seal.merge_id != merge_id:
+                return record, None
+            after = record.with_cart(None) if done else record.without_seal()
+            return self._next(record, after, self._new_revision(source, tag)), None
+
+        self._store.update(source, change)
+
+    def _finish_replay(self, target: str, record: Record | None, source: str) -> None:
+        """Do the step 4 that was lost with the answer of the merge that is being repeated."""
+        sealed = self._store.get(source)
+        if record is None or sealed is None or sealed.seal is None or sealed.seal.target != target:
+            return
+        mark = record.find_mark(sealed.seal.merge_id)
+        if mark is not None and mark.done:
+            self._finish(source, mark.merge_id, done=True)
+
+    def _next(self, old: Record | None, new: Record, revision: Revision) -> Record | None:
+        return next_record(old, new, revision=revision, policy=self._policy)
+
+    def _new_revision(self, user_id: str, tag: str) -> Revision:
+        """Read the clock inside the change: read before waiting for a lock, it could be behind a newer seal's time."""
+        return self._policy.new_revision(user_id, now=self._clock(), tag=tag)

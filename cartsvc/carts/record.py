@@ -1,0 +1,186 @@
+"""What a store keeps for one user_id, what may follow it, and its bytes.
+
+The bytes are one format number and then MessagePack. A newer format gets a new number; this version reads the numbers
+it knows and refuses the others, so that an older version never misreads a newer one's carts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct, structs
+
+from cartsvc.carts.cart import Cart, Limits, Revision, Strategy
+from cartsvc.errors import RecordUnreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+GUEST_PREFIX = "guest-"  # how a guest's user_id begins
+DAY_MS = 86_400_000
+CLOCK_MARGIN_MS = DAY_MS  # marks outlive their use by this, so servers whose clocks differ by less all find them
+MAX_MARKS = 64  # in one record
+DIGEST_BYTES = 16  # of a key, and of its request
+_FORMAT = b"\x01"
+
+
+class IdempotencyKey(Struct, frozen=True, array_like=True):
+    """One Idempotency-Key that was accepted: digests of the key and of its request, the answer's status, the time."""
+
+    key_digest: bytes
+    fingerprint: bytes
+    status: int
+    at: int
+
+
+class MergeMark(Struct, frozen=True, array_like=True):
+    """One merge into this cart: pending until its items have been moved here, ``done`` afterwards.
+
+    A pending mark is the permission to move the items: removing it aborts the merge for good, so it may be removed at
+    any time. A done mark must stay for as long as the source can bear the seal of this merge.
+    """
+
+    merge_id: str
+    source: str
+    done: bool
+    at: int
+    source_expires_at: int
+
+    @property
+    def expires_at(self) -> int:
+        """The time from which on the mark is dropped with the next write."""
+        return (self.source_expires_at if self.done else self.at) + CLOCK_MARGIN_MS
+
+
+class Seal(Struct, frozen=True, array_like=True):
+    """A cart that is being merged away: into which target, how, and since when."""
+
+    merge_id: str
+    target: str
+    strategy: Strategy
+    at: int
+
+
+class Record(Struct, frozen=True, array_like=True):
+    """One value a user_id, in every store. ``cart`` is None in a tombstone. Times are milliseconds since the epoch.
+
+    ``tag`` is new at every write: the store's compare token. The record reads as absent from ``expires_at`` on, which
+    is the latest of its cart's, keys' and marks' times. The ``with_...`` and ``without_...`` methods return the same
+    object when nothing changes; :func:`next_record` makes what they return ready for the store.
+    """
+
+    tag: str
+    cart: Cart | None
+    idempotency_keys: tuple[IdempotencyKey, ...]
+    merge_marks: tuple[MergeMark, ...]
+    seal: Seal | None
+    expires_at: int
+
+    def with_cart(self, cart: Cart | None) -> Record:
+        """Return the record with this cart; without a cart there is no seal either."""
+        if cart is self.cart:
+            return self
+        return structs.replace(self, cart=cart, seal=self.seal if cart is not None else None)
+
+    def with_seal(self, seal: Seal) -> Record:
+        """Return the record with its cart sealed."""
+        return structs.replace(self, seal=seal)
+
+    def without_seal(self) -> Record:
+        """Return the record with its cart open for writes."""
+        return self if self.seal is None else structs.replace(self, seal=None)
+
+    def with_key(self, key: IdempotencyKey | None) -> Record:
+        """Return the record with one more Idempotency-Key, if there is one to remember."""
+        return self if key is None else structs.replace(self, idempotency_keys=(*self.idempotency_keys, key))
+
+    def with_mark(self, mark: MergeMark) -> Record:
+        """Return the record with this mark instead of any other one of the same merge."""
+        return structs.replace(self, merge_marks=(*self.without_marks((mark.merge_id,)).merge_marks, mark))
+
+    def without_marks(self, merge_ids: Container[str]) -> Record:
+        """Return the record without the marks of these merges."""
+        marks = tuple([mark for mark in self.merge_marks if mark.merge_id not in merge_ids])
+        return self if len(marks) == len(self.merge_marks) else structs.replace(self, merge_marks=marks)
+
+    def find_mark(self, merge_id: str) -> MergeMark | None:
+        """Return the mark of this merge, however old it is: clocks differ, ids do not."""
+        return next((mark for mark in self.merge_marks if mark.merge_id == merge_id), None)
+
+
+EMPTY = Record("", None, (), (), None, 0)  # stands for an absent record, so that a change needs no second case
+# milliseconds a key may live: the least and the most that settings allow
+IDEMPOTENCY_TTL_RANGE_MS = (1_000, 30 * DAY_MS)
+CART_TTL_RANGE_MS = (1_000, 3650 * DAY_MS)  # the same of a cart after its last change
+MAX_IDEMPOTENCY_KEYS = 1000  # the most keys in one record that settings allow
+
+
+class Policy(Struct, frozen=True):
+    """What the settings say of carts and records. Times are milliseconds."""
+
+    limits: Limits = Limits()
+    cart_ttl_ms: int = 30 * DAY_MS
+    guest_ttl_ms: int = 7 * DAY_MS
+    max_idempotency_keys: int = 32
+    idempotency_ttl_ms: int = DAY_MS
+
+    def new_revision(self, user_id: str, *, now: int, tag: str) -> Revision:
+        """What a change made now leaves on this user's cart."""
+        ttl = self.guest_ttl_ms if user_id.startswith(GUEST_PREFIX) else self.cart_ttl_ms
+        return Revision(at=now, etag=tag, expires_at=now + ttl)
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Record)
+
+
+def encode(record: Record) -> bytes:
+    """The record's bytes."""
+    return _FORMAT + _encoder.encode(record)
+
+
+def decode(data: bytes) -> Record:
+    """The record of these bytes. Raises RecordUnreadable when they are damaged or of an unknown format."""
+    if data[:1] != _FORMAT:
+        raise RecordUnreadable
+    try:
+        return _decoder.decode(memoryview(data)[1:])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RecordUnreadable from error
+
+
+def live_cart(record: Record | None, *, now: int) -> Cart | None:
+    """The record's cart, unless there is none or its time is over."""
+    if record is None or record.cart is None or record.cart.expires_at <= now:
+        return None
+    return record.cart
+
+
+def find_idempotency_key(
+    record: Record | None, key_digest: bytes, *, now: int, policy: Policy
+) -> IdempotencyKey | None:
+    """The key of this digest, unless it was never accepted or is forgotten."""
+    for known in record.idempotency_keys if record else ():
+        if known.key_digest == key_digest and known.at + policy.idempotency_ttl_ms > now:
+            return known
+    return None
+
+
+def next_record(old: Record | None, new: Record, *, revision: Revision, policy: Policy) -> Record | None:
+    """Return what the store keeps after ``old`` has become ``new``: under a new tag, without what has expired.
+
+    Returns ``old`` itself when nothing has changed, and None when nothing is left to keep.
+    """
+    if new is (old or EMPTY):
+        return old
+    keys = [key for key in new.idempotency_keys if key.at + policy.idempotency_ttl_ms > revision.at][
+        -policy.max_idempotency_keys :
+    ]
+    marks = [mark for mark in new.merge_marks if mark.expires_at > revision.at]
+    ends = [key.at + policy.idempotency_ttl_ms for key in keys] + [mark.expires_at for mark in marks]
+    if new.cart is not None:
+        ends.append(new.cart.expires_at)
+    if not ends:
+        return None
+    return Record(revision.etag, new.cart, tuple(keys), tuple(marks), new.seal, max(ends))

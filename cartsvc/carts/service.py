@@ -1,0 +1,198 @@
+"""The use cases: what the API asks for, as atomic changes of one record in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
+
+from cartsvc.carts import cart as carts
+from cartsvc.carts.cart import Cart, Revision
+from cartsvc.carts.conditions import (
+    Outcome,
+    StaleSeal,
+    WriteConditions,
+    check_preconditions,
+    check_seal,
+    new_idempotency_key,
+    replay,
+)
+from cartsvc.carts.record import EMPTY, GUEST_PREFIX, live_cart, next_record
+from cartsvc.errors import CartNotFound, CartSealed, StoreFull
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cartsvc.carts.cart import Item, ItemChange, NewItem, Strategy
+    from cartsvc.carts.merge import Merger
+    from cartsvc.carts.record import Policy, Record
+    from cartsvc.carts.store import CartStore
+
+_MAX_ATTEMPTS = 8  # a cart can be sealed again between resolving and writing, but rarely is
+
+
+class Write(Struct, frozen=True):
+    """One kind of change: the rule, what must be there before conditions are checked, and the status to answer."""
+
+    change: Callable[[Cart | None, Revision], Cart | None]
+    precheck: Callable[[Cart | None], object] | None = None
+    status: int = 200
+    status_if_absent: int = 200
+
+
+class CartService:
+    """Everything one can do with a cart.
+
+    ``clock`` tells milliseconds since the epoch, ``new_tag`` makes a token never seen before, ``new_guest`` one that
+    nobody can guess. Every write takes the client's terms and may raise IdempotencyKeyReused, CartSealed and
+    PreconditionFailed besides what it says itself and what the store raises; a method that raises has changed nothing.
+    """
+
+    def __init__(
+        self,
+        store: CartStore,
+        merger: Merger,
+        *,
+        policy: Policy,
+        clock: Callable[[], int],
+        new_tag: Callable[[], str],
+        new_guest: Callable[[], str],
+    ) -> None:
+        self._store = store
+        self._merger = merger
+        self._policy = policy
+        self._clock = clock
+        self._new_tag = new_tag
+        self._new_guest = new_guest
+
+    def get(self, user_id: str) -> Cart | None:
+        """The cart, or None when there is none. A read creates nothing and slides no expiry."""
+        return live_cart(self._store.get(user_id), now=self._clock())
+
+    def get_item(self, user_id: str, item_id: str) -> tuple[Cart, Item]:
+        """One item, and the cart it is in. Raises CartNotFound, ItemNotFound."""
+        cart = _require_cart(self.get(user_id))
+        return cart, carts.find_item(cart, item_id)
+
+    def add(self, user_id: str, new_items: Sequence[NewItem], *, conditions: WriteConditions) -> Outcome:
+        """Add all the lines, or none. Raises InvalidRequest, LimitExceeded, CurrencyMismatch."""
+        limits = self._policy.limits
+        additions = carts.validate_new_items(new_items, limits=limits, at=self._clock())
+
+        def rule(cart: Cart | None, revision: Revision) -> Cart:
+            return carts.add(cart, additions, limits=limits, revision=revision)
+
+        return self._write(user_id, Write(rule), conditions=conditions)
+
+    def replace(
+        self, user_id: str, new_items: Sequence[NewItem], *, currency: str | None, conditions: WriteConditions
+    ) -> Outcome:
+        """Make the cart hold exactly these lines; ``currency`` stands for those that state none.
+
+        The status is 201 when there was no cart. Raises InvalidRequest.
+        """
+        additions = carts.validate_new_items(new_items, limits=self._policy.limits, at=self._clock(), currency=currency)
+
+        def rule(cart: Cart | None, revision: Revision) -> Cart:
+            return carts.replace(cart, additions, revision=revision)
+
+        return self._write(user_id, Write(rule, status_if_absent=201), conditions=conditions)
+
+    def set_item(self, user_id: str, item_id: str, change: ItemChange, *, conditions: WriteConditions) -> Outcome:
+        """Set an item's quantity or price. Raises InvalidRequest, NotFound, LimitExceeded, CurrencyMismatch."""
+        limits = self._policy.limits
+        carts.check_change(change, limits=limits)
+
+        def rule(cart: Cart | None, revision: Revision) -> Cart:
+            return carts.set_item(_require_cart(cart), item_id, change, limits=limits, revision=revision)
+
+        precheck = partial(_require_item, item_id=item_id)
+        return self._write(user_id, Write(rule, precheck), conditions=conditions)
+
+    def remove_item(self, user_id: str, item_id: str, *, conditions: WriteConditions) -> Outcome:
+        """Take one item out. Raises CartNotFound, ItemNotFound."""
+
+        def rule(cart: Cart | None, revision: Revision) -> Cart:
+            return carts.remove_item(_require_cart(cart), item_id, revision=revision)
+
+        precheck = partial(_require_item, item_id=item_id)
+        return self._write(user_id, Write(rule, precheck), conditions=conditions)
+
+    def remove(self, user_id: str, *, conditions: WriteConditions) -> Outcome:
+        """Remove the cart. The status is 204. Raises CartNotFound."""
+        return self._write(user_id, _REMOVE, conditions=conditions)
+
+    def merge(self, user_id: str, source: str, strategy: Strategy, *, conditions: WriteConditions) -> Outcome:
+        """Move another cart's items into this one; the other one is gone afterwards.
+
+        Raises InvalidRequest, LimitExceeded, CurrencyMismatch, MergeAborted, TooManyMerges.
+        """
+        with self._store.operation():
+            return self._merger.merge(user_id, source, strategy, conditions=conditions)
+
+    def new_guest(self) -> str:
+        """A user_id for a shopper without an account. It allocates nothing: the first add does."""
+        return GUEST_PREFIX + self._new_guest()
+
+    def check_ready(self) -> Literal["ok", "full"]:
+        """Return whether the store takes new carts; raise StoreError when it fails.
+
+        A full store is ready, because carts can be read, made smaller and removed.
+        """
+        try:
+            self._store.ping()
+        except StoreFull:
+            return "full"
+        return "ok"
+
+    def startup_warnings(self) -> list[str]:
+        """What whoever runs the store should know at the start."""
+        return self._store.startup_warnings()
+
+    def _write(self, user_id: str, write: Write, *, conditions: WriteConditions) -> Outcome:
+        """Change one record; resolve the merge that was interrupted on its cart first, if there is one."""
+        with self._store.operation():
+            for _ in range(_MAX_ATTEMPTS):
+                try:
+                    change = partial(
+                        self._apply, user_id=user_id, write=write, conditions=conditions, tag=self._new_tag()
+                    )
+                    return self._store.update(user_id, change)
+                except StaleSeal as stale:
+                    self._merger.resolve(user_id, stale.seal)
+        raise CartSealed
+
+    def _apply(
+        self, record: Record | None, *, user_id: str, write: Write, conditions: WriteConditions, tag: str
+    ) -> tuple[Record | None, Outcome]:
+        """Return the next record and the outcome: conditions first, in the order of RFC 9110, section 13.2.2."""
+        # The clock is read here: read before waiting for a lock, it could be behind the time of a newer seal.
+        revision = self._policy.new_revision(user_id, now=self._clock(), tag=tag)
+        repeated = replay(record, conditions, now=revision.at, policy=self._policy)
+        if repeated is not None:
+            return record, repeated
+        check_seal(user_id, record, now=revision.at)
+        before = live_cart(record, now=revision.at)
+        if write.precheck is not None:
+            write.precheck(before)
+        check_preconditions(conditions, before)
+        cart = write.change(before, revision)
+        status = write.status if before is not None else write.status_if_absent
+        key = new_idempotency_key(conditions, status=status, now=revision.at)
+        after = (record or EMPTY).with_cart(cart).with_key(key)
+        return next_record(record, after, revision=revision, policy=self._policy), Outcome(cart, status)
+
+
+def _require_cart(cart: Cart | None) -> Cart:
+    if cart is None:
+        raise CartNotFound
+    return cart
+
+
+def _require_item(cart: Cart | None, *, item_id: str) -> Item:
+    return carts.find_item(_require_cart(cart), item_id)
+
+
+_REMOVE = Write(lambda _cart, _new_revision: None, _require_cart, status=204)

@@ -1,0 +1,328 @@
+"""flask carts: what whoever runs the service does with all records of its store: out, in, count, clear away."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+import click
+import msgspec
+from msgspec import structs
+
+from cartsvc.carts import record as records
+from cartsvc.carts.cart import check_user_id, is_user_id
+from cartsvc.carts.record import GUEST_PREFIX, Record, live_cart
+from cartsvc.cli.backup import read_line, write_line
+from cartsvc.errors import CartsvcError, InvalidRequest, OutcomeUnknown, RecordUnreadable, StoreError, driver_words
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cartsvc.carts.store import CartStore
+
+_MAX_NAME = 200  # characters that are shown of a name that is no user id
+_MAX_LINE_BYTES = 64 * 2**20  # bytes of a line; a record of the largest cart that settings allow takes a third of that
+_HOUR_MS = 3_600_000  # milliseconds
+_SPANS = {"an hour": _HOUR_MS, "a day": 24 * _HOUR_MS, "a week": 168 * _HOUR_MS, "30 days": 720 * _HOUR_MS}
+_OUTCOMES = ("imported", "there already", "replaced", "skipped", "expired", "wrong", "unreadable")
+_CONFLICTS = {"skipped": "has another record, which stays", "replaced": "had another record, which is gone"}
+
+
+class _Context(NamedTuple):
+    """What the commands work with."""
+
+    store: CartStore
+    clock: Callable[[], int]
+    new_tag: Callable[[], str]
+
+
+class _Command(click.Command):
+    """Refuses where there is nothing to work on, and says what went wrong instead of where in the code."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
+        if not ctx.obj.store.shared:
+            raise click.ClickException(
+                "These carts are in the memory of the process that serves them, and this command is another process: "
+                "it would find none of them. CARTSVC_STORE_URL names the store; lmdb:// and valkey:// can be reached."
+            )
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # click ends quietly when nobody reads any more
+        except (CartsvcError, OSError) as error:
+            raise click.ClickException(_explain(error)) from error
+
+
+def carts_commands(store: CartStore, *, clock: Callable[[], int], new_tag: Callable[[], str]) -> click.Group:
+    """``flask carts`` on this store. ``clock`` tells milliseconds since the epoch, ``new_tag`` makes new tokens."""
+    context = _Context(store, clock, new_tag)
+    commands = [_export, _import, _stats, _purge]
+    return click.Group(
+        "carts", commands=commands, context_settings={"obj": context}, help="Back up, move and clear carts."
+    )
+
+
+@click.command("export", cls=_Command)
+@click.argument("file", default="-")
+@click.pass_obj
+def _export(context: _Context, file: str) -> None:
+    """Write all records to FILE, or to standard output: JSON Lines, one record a line.
+
+    FILE gets its name when it is complete; until then another one of that name stays. Only its owner can read it.
+    """
+    counts: Counter[str] = Counter()
+    with _output(file) as out:
+        for user_id, record in _readable_records(context.store, counts, label="Exporting", quiet=out.isatty()):
+            try:
+                out.write(write_line(user_id, record))
+            except RecordUnreadable as error:
+                _count_unreadable(counts, user_id, error)
+            else:
+                counts["exported"] += 1
+    _finish(counts, "exported", "unreadable")
+
+
+@click.command("import", cls=_Command)
+@click.argument("file", type=click.File("rb"), default="-")
+@click.option(
+    "--on-conflict",
+    type=click.Choice(["skip", "replace"]),
+    default="skip",
+    show_default=True,
+    help="Where a user has another record already: let that one stay, or put this one in its place.",
+)
+@click.pass_obj
+def _import(context: _Context, file: BinaryIO, on_conflict: str) -> None:
+    """Read records from FILE, or from standard input, as export has written them.
+
+    Each one is imported whole or not at all. A line that is wrong is named and left out. It can be run again: what is
+    there already is left as it is.
+    """
+    counts: Counter[str] = Counter()
+    run = context.new_tag()
+    for number, line in _lines(file):
+        try:
+            now = context.clock()
+            user_id, record = read_line(line, tag=f"{run}.{number}", now=now)
+            if record.expires_at <= now:
+                counts["expired"] += 1
+                continue
+            outcome = context.store.update(user_id, _import_change(record, run, replace=on_conflict == "replace"))
+        except InvalidRequest as error:
+            counts["wrong"] += 1
+            _echo(f"line {number}: " + " ".join(f"{fault.pointer} {fault.detail}".strip() for fault in error.faults))
+        except RecordUnreadable as error:
+            _count_unreadable(counts, f"line {number}: {user_id}", error)
+        except StoreError as error:
+            unsure = isinstance(error, OutcomeUnknown)
+            _echo(f"line {number}: {'The store did not say whether this was written.' if unsure else _explain(error)}")
+            _echo(_summary(counts, *_OUTCOMES))
+            raise click.ClickException("Import stopped. It is safe to run it again.") from error
+        else:
+            counts[outcome] += 1
+            if outcome in _CONFLICTS:
+                _echo(f"line {number}: {user_id} {_CONFLICTS[outcome]}.")
+    _finish(counts, *_OUTCOMES)
+
+
+@click.command("stats", cls=_Command)
+@click.pass_obj
+def _stats(context: _Context) -> None:
+    """Count what is stored, as JSON. Bytes are those of ids and records; a store takes some more.
+
+    A record that cannot be read is named on standard error, and the command ends with 1.
+    """
+    counts: Counter[str] = Counter()
+    spans = dict.fromkeys([*_SPANS, "later"], 0)
+    largest: tuple[int, str | None] = (0, None)
+    for user_id, record in _readable_records(context.store, counts, label="Counting", quiet=False):
+        now, size = context.clock(), len(user_id) + len(records.encode(record))
+        cart = live_cart(record, now=now)
+        counts.update(records=1, bytes=size, carts=int(cart is not None), tombstones=int(cart is None))
+        counts.update(
+            guests=int(cart is not None and user_id.startswith(GUEST_PREFIX)),
+            items=len(cart.items) if cart else 0,
+            sealed=int(record.seal is not None),
+        )
+        largest = max(largest, (size, user_id))
+        spans[next((span for span, limit in _SPANS.items() if record.expires_at - now <= limit), "later")] += 1
+    names = ("records", "carts", "guests", "items", "tombstones", "sealed", "unreadable", "bytes")
+    others = {"largest": {"user_id": largest[1], "bytes": largest[0]}, "expire_within": spans}
+    result = {name: counts[name] for name in names} | others
+    click.echo(msgspec.json.format(msgspec.json.encode(result), indent=2))
+    if counts["unreadable"]:
+        sys.exit(1)
+
+
+@click.command("purge", cls=_Command)
+@click.option("--unreadable", is_flag=True, help="Erase the records that cannot be decoded instead.")
+@click.option("--user", "user_id", help="Erase all that is stored for this user_id instead.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def _purge(context: _Context, *, unreadable: bool, user_id: str | None, yes: bool) -> None:
+    """Clear away at once what has expired; the service does that too, bit by bit."""
+    if unreadable and user_id is not None:
+        raise click.UsageError("--unreadable or --user, not both.")
+    if user_id is not None:
+        check_user_id(user_id)
+        _confirm(f"Erase all that is stored for {user_id}?", yes=yes)
+        _echo(f"{user_id}: {_describe_erased(context.store.delete(user_id), now=context.clock())}.")
+    elif unreadable:
+        _confirm("Erase what this version cannot read? A newer one may be able to.", yes=yes)
+        counts: Counter[str] = Counter()
+        for each, record in _with_progress(context.store, label="Looking", quiet=False):
+            if isinstance(record, RecordUnreadable):
+                context.store.delete(each)
+                counts["erased"] += 1
+                _echo(f"{_shown(each)}: erased.")
+        _echo(f"{counts['erased']} unreadable records erased.")
+    else:
+        _echo(f"{context.store.purge_expired()} expired records cleared away.")
+
+
+# ---- what goes out ----
+
+
+@contextmanager
+def _output(path: str) -> Iterator[BinaryIO]:
+    """Standard output; or a file that gets its name once all of it is on the disk."""
+    if path == "-":
+        out = sys.stdout.buffer
+        yield out
+        out.flush()
+        return
+    target = Path(path).resolve()
+    if target.exists() and not target.is_file():
+        raise click.ClickException(f"{path} is no file; '-' writes to standard output.")
+    descriptor, unfinished = tempfile.mkstemp(dir=target.parent, prefix=f"{target.name}.")
+    try:
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - Path has no way to open a descriptor
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(unfinished).replace(target)
+    except BaseException:
+        Path(unfinished).unlink(missing_ok=True)
+        raise
+    directory = os.open(target.parent, os.O_RDONLY)
+    os.fsync(directory)
+    os.close(directory)
+
+
+def _readable_records(
+    store: CartStore, counts: Counter[str], *, label: str, quiet: bool
+) -> Iterator[tuple[str, Record]]:
+    """All records that can be decoded; the others are named and counted."""
+    for user_id, record in _with_progress(store, label=label, quiet=quiet):
+        if isinstance(record, RecordUnreadable):
+            _count_unreadable(counts, _shown(user_id), record)
+        else:
+            yield user_id, record
+
+
+def _with_progress(store: CartStore, *, label: str, quiet: bool) -> Iterator[tuple[str, Record | RecordUnreadable]]:
+    """All records, counted by a progress bar on a terminal; nobody knows how many there are."""
+    hidden = quiet or not sys.stderr.isatty()
+    with click.progressbar(
+        store.scan(), label=label, show_pos=True, file=sys.stderr, hidden=hidden, update_min_steps=100
+    ) as bar:
+        yield from bar
+
+
+# ---- what comes in ----
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank, and their numbers from 1; with a progress bar on a terminal."""
+    size = 0
+    if file.seekable():
+        start = file.tell()
+        size = file.seek(0, os.SEEK_END) - start
+        file.seek(start)
+    hidden = not size or not sys.stderr.isatty()
+    with click.progressbar(
+        length=size, label="Importing", file=sys.stderr, hidden=hidden, update_min_steps=size // 200
+    ) as bar:
+        number = 0
+        while line := file.readline(_MAX_LINE_BYTES):
+            number += 1
+            if len(line) == _MAX_LINE_BYTES and not line.endswith(b"\n"):
+                raise click.ClickException(f"line {number}: Longer than any record. This is no back-up.")
+            if not line.isspace():
+                yield number, line
+            bar.update(len(line))
+
+
+def _import_change(record: Record, run: str, *, replace: bool) -> Callable[[Record | None], tuple[Record | None, str]]:
+    """The change that brings this record in, unless another one is there that is to stay.
+
+    What this run has brought itself gives way: a back-up may have a record twice, and the later one is the newer one.
+    """
+
+    def change(old: Record | None) -> tuple[Record | None, str]:
+        if old is not None and structs.replace(old, tag=record.tag) == record:
+            return old, "there already"
+        if old is None or old.tag.startswith(f"{run}."):
+            return record, "imported"
+        return (record, "replaced") if replace else (old, "skipped")
+
+    return change
+
+
+# ---- what is said ----
+
+
+def _echo(text: str) -> None:
+    """To standard error, where it is not mixed with what is exported; a progress bar makes way for it."""
+    click.echo(("\r\x1b[K" if sys.stderr.isatty() else "") + text, err=True)
+
+
+def _count_unreadable(counts: Counter[str], subject: str, error: RecordUnreadable) -> None:
+    counts["unreadable"] += 1
+    _echo(f"{subject}: {_explain(error)}")
+
+
+def _shown(name: str) -> str:
+    """Return the name of a record for a terminal: a user id as it is, any other name as escaped bytes in quotes."""
+    if is_user_id(name):
+        return name
+    escaped = repr(name.encode(errors="surrogateescape"))[1:]
+    return escaped if len(escaped) <= _MAX_NAME else f"{escaped[:_MAX_NAME]}..."
+
+
+def _explain(error: Exception) -> str:
+    """Return the error's message, and the words of the store's driver where it has some."""
+    words = driver_words(error) if isinstance(error, StoreError | RecordUnreadable) else ""
+    return f"{error} ({words})" if words else str(error)
+
+
+def _describe_erased(found: Record | RecordUnreadable | None, *, now: int) -> str:
+    if found is None:
+        return "nothing was stored"
+    if isinstance(found, RecordUnreadable):
+        return "an unreadable record was removed"
+    cart = live_cart(found, now=now)
+    if cart is None:
+        return "a record without a cart was removed"
+    return f"a cart was removed, number of items: {len(cart.items)}"
+
+
+def _summary(counts: Counter[str], *names: str) -> str:
+    return ", ".join(f"{counts[name]} {name}" for name in names)
+
+
+def _finish(counts: Counter[str], *names: str) -> None:
+    """Say what was done; fail if something was left out that should not have been."""
+    _echo(_summary(counts, *names))
+    if counts["wrong"] or counts["unreadable"]:
+        sys.exit(1)
+
+
+def _confirm(question: str, *, yes: bool) -> None:
+    if not yes:
+        click.confirm(question, abort=True, err=True)

@@ -1,0 +1,1 @@
+"""What gunicorn.conf.py plugs into gunicorn."""

@@ -1,0 +1,1 @@
+"""What operators see: wraps the CartStore. Only app.py and gunicorn.conf.py import it."""

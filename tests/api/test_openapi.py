@@ -1,0 +1,562 @@
+"""Tests of /openapi.json, and of the checker that holds every answer of this suite against it."""
+
+from __future__ import annotations
+
+import json
+import re
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
+
+import marshmallow
+import pytest
+from apispec import APISpec
+from flask import Response
+from jsonschema import Draft202012Validator
+from werkzeug.routing import Rule
+
+from cartsvc.carts.cart import Limits
+from cartsvc.errors import StoreError
+from tests.support.api_client import RaisingStore, make_client, problem
+from tests.support.openapi import FORMATS, PROBLEM, UNDOCUMENTED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.support.api_client import Client
+
+METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
+SKU = {"product_id": "sku-1", "quantity": 2}
+CART = {
+    "user_id": "alice",
+    "version": 1,
+    "items": [],
+    "item_count": 0,
+    "total_quantity": 0,
+    "currency": None,
+    "subtotal": 0,
+    "created_at": "2026-01-02T03:04:05Z",
+    "updated_at": "2026-01-02T03:04:05Z",
+    "expires_at": "2026-01-02T03:04:05Z",
+}
+HEADERS = {"ETag": '"x"', "Cache-Control": "private, no-cache"}
+
+
+def _operations(client: Client) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    for path, item in client.contract.document["paths"].items():
+        for method in METHODS:
+            if method in item:
+                yield ("paths", path, method), item[method]
+
+
+def _nodes(value: Any, *steps: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    yield steps, value
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _nodes(inner, *steps, name)
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _nodes(inner, *steps, str(number))
+
+
+# ---- the document ----
+
+
+def test_the_document_is_openapi_3_1(client: Client) -> None:
+    """The members that OpenAPI 3.1 requires, and no others where it names them all."""
+    answer = client.get("/openapi.json")
+    assert (answer.status_code, answer.mimetype) == (200, "application/json")
+    document = client.contract.document
+    assert set(document) <= {"openapi", "info", "servers", "paths", "components", "security", "tags", "externalDocs"}
+    assert re.fullmatch(r"3\.1\.\d+", document["openapi"])
+    assert {"title", "version", "description", "license"} <= set(document["info"])
+    for path, item in document["paths"].items():
+        assert path.startswith("/")
+        assert set(item) <= {*METHODS, "parameters", "summary", "description", "servers"}
+    for _, operation in _operations(client):
+        for response in operation["responses"].values():
+            assert "$ref" in response or "description" in response
+    for response in document["components"]["responses"].values():
+        assert set(response) <= {"description", "headers", "content", "links"}
+        assert response["description"]
+
+
+def test_every_operation_is_told(client: Client) -> None:
+    """Summary, description, a tag that is described, and statuses; nobody reads an operation's code to use it."""
+    tags = {tag["name"]: tag["description"] for tag in client.contract.document["tags"]}
+    assert tags.keys() == {"carts", "health"}
+    for steps, operation in _operations(client):
+        assert operation["summary"], steps
+        assert operation["description"], steps
+        assert len(operation["tags"]) == 1, steps
+        assert operation["tags"][0] in tags, steps
+        assert all(re.fullmatch(r"[2-5]\d\d", status) for status in operation["responses"]), steps
+        assert any(status.startswith("2") for status in operation["responses"]), steps
+
+
+def test_every_operation_states_its_problems(client: Client) -> None:
+    """500 everywhere; on carts 422 for the path and 503 for the store; where there is a body, what it can break."""
+    for steps, operation in _operations(client):
+        expected = {"500"}
+        if steps[1].startswith("/cart"):
+            expected |= {"422", "503"}
+        if "requestBody" in operation:
+            expected |= {"400", "413", "415", "507"}
+        assert expected <= operation["responses"].keys(), steps
+        for status in operation["responses"]:
+            if int(status) >= 400:
+                assert set(client.contract.resolve(*steps, "responses", status)[1]["content"]) == {PROBLEM}
+
+
+@pytest.mark.parametrize("prefix", ["", "/shopcart", "/a/b"])
+def test_the_calls_are_found_under_any_path_prefix(client: Client, prefix: str) -> None:
+    """The one server is relative to the document (OpenAPI 3.1, 4.8.5), so it has the prefix that a proxy adds."""
+    (server,) = client.contract.document["servers"]
+    assert urljoin(f"https://x{prefix}/openapi.json", server["url"]) == f"https://x{prefix}/"
+
+
+def test_every_header_is_described(client: Client) -> None:
+    """Those of requests have an example too, in the schema: Swagger UI would fill in and send a parameter's own."""
+    for steps, operation in _operations(client):
+        for parameter in operation.get("parameters", []):
+            assert parameter["in"] == "header", steps
+            assert parameter["description"], (steps, parameter["name"])
+            assert parameter["schema"], (steps, parameter["name"])
+            assert parameter["schema"]["examples"], (steps, parameter["name"])
+            assert not {"example", "examples"} & parameter.keys(), (steps, parameter["name"])
+        for status in operation["responses"]:
+            _, response = client.contract.resolve(*steps, "responses", status)
+            for name, header in response.get("headers", {}).items():
+                assert header["schema"], (steps, status, name)
+                assert header.get("description"), (steps, status, name)
+
+
+def test_every_write_takes_terms(client: Client) -> None:
+    """A key, two preconditions, and what they can be answered with; a read takes one precondition, a guest none."""
+    for steps, operation in _operations(client):
+        taken = [parameter["name"] for parameter in operation.get("parameters", [])]
+        is_write = steps[1].startswith("/cart/") and steps[2] != "get"
+        if is_write:
+            assert taken == ["Idempotency-Key", "If-Match", "If-None-Match"]
+            assert {"400", "409", "412", "422"} <= operation["responses"].keys()
+        else:
+            assert taken == (["If-None-Match"] if steps[1].startswith("/cart/") else [])
+            assert ("400" in operation["responses"]) == (taken != [])
+        for status, response in operation["responses"].items():
+            replays = "Idempotency-Replayed" in response.get("headers", {})
+            assert replays == (is_write and status in {"200", "201", "204"}), (steps, status)
+
+
+def test_problems_state_their_headers(client: Client) -> None:
+    """What a client has to act on: when to come again, and the ETag of the cart that a 412 carries."""
+    headers = {
+        name: sorted(response.get("headers", {}))
+        for name, response in client.contract.document["components"]["responses"].items()
+    }
+    assert {name: found for name, found in headers.items() if found} == {
+        "Problem401": ["WWW-Authenticate"],
+        "Problem403": ["WWW-Authenticate"],
+        "Problem409": ["Retry-After"],
+        "Problem412": ["ETag"],
+        "Problem429": ["Retry-After"],
+        "Problem503": ["Retry-After"],
+    }
+
+
+def test_the_example_of_a_412_has_its_cart(client: Client) -> None:
+    """A client is to read the cart from it, so it must be seen there."""
+    examples = client.contract.resolve("components", "responses", "Problem412", "content", PROBLEM, "examples")[1]
+    assert examples["precondition-failed"]["value"]["cart"]["version"] > 0
+
+
+def test_every_answer_says_more_than_its_status(client: Client) -> None:
+    """The description of an answer is not the phrase that stands for its number anyway."""
+    for steps, operation in _operations(client):
+        for status in operation["responses"]:
+            _, response = client.contract.resolve(*steps, "responses", status)
+            assert response["description"] != HTTPStatus(int(status)).phrase, (steps, status)
+
+
+def test_every_path_parameter_is_described(client: Client) -> None:
+    """Those in the template, all of them and no others; each is required and has a schema."""
+    for path, item in client.contract.document["paths"].items():
+        stated = [each for each in item.get("parameters", []) if each["in"] == "path"]
+        assert sorted(each["name"] for each in stated) == sorted(re.findall(r"\{(\w+)\}", path))
+        assert all(each["required"] is True and each["schema"] and each["description"] for each in stated)
+
+
+def test_every_body_has_an_example(client: Client) -> None:
+    """Requests, and the answers of what was accepted: Swagger UI fills its forms with them."""
+    for steps, operation in _operations(client):
+        contents = [(*steps, "requestBody", "content")] if "requestBody" in operation else []
+        contents += [
+            (*steps, "responses", status, "content")
+            for status, response in operation["responses"].items()
+            if "content" in response
+        ]
+        for place in contents:
+            for media in client.contract.resolve(*place)[1].values():
+                assert "example" in media or "examples" in media, place
+
+
+def test_every_example_is_right(client: Client) -> None:
+    """Each example of the document is what the schema beside it says."""
+    seen = 0
+    for steps, node in _nodes(client.contract.document):
+        if not isinstance(node, dict) or "example" in steps or "examples" in steps or "properties" in steps[-1:]:
+            continue
+        if "schema" in node:  # a media type, or a parameter
+            examples = [each["value"] for each in node.get("examples", {}).values()]
+            examples += [node["example"]] if "example" in node else []
+            for example in examples:
+                client.contract.validate(example, *steps, "schema")
+                seen += 1
+        elif isinstance(node.get("examples"), list):  # a schema
+            for example in node["examples"]:
+                client.contract.validate(example, *steps)
+                seen += 1
+    assert seen > 30
+
+
+def test_examples_of_problems_say_what_happens(client: Client) -> None:
+    """Each example has the status it stands under, and a detail of its own kind."""
+    for name, response in client.contract.document["components"]["responses"].items():
+        examples = response["content"][PROBLEM]["examples"]
+        for slug, example in examples.items():
+            assert example["value"]["type"] == f"urn:cartsvc:problem:{slug}"
+            assert name == f"Problem{example['value']['status']}"
+        details = [example["value"]["detail"] for example in examples.values()]
+        assert len(set(details)) == len(details), f"{name}: two kinds of problem, one detail"
+
+
+def test_every_reference_leads_somewhere(client: Client) -> None:
+    """And everything that could be referred to is, but what stands in it from the library."""
+    references = {
+        node["$ref"] for _, node in _nodes(client.contract.document) if isinstance(node, dict) and "$ref" in node
+    }
+    assert len(references) > 10
+    for reference in references:
+        assert client.contract.resolve(*reference.removeprefix("#/").split("/"))[1]
+
+
+def test_every_schema_is_one(client: Client) -> None:
+    """JSON Schema of Draft 2020-12, which is that of OpenAPI 3.1; its formats are those that the checker checks."""
+    schemas = dict(client.contract.document["components"]["schemas"])
+    for steps, node in _nodes(client.contract.document):
+        if isinstance(node, dict) and "schema" in node and "example" not in steps:
+            schemas["/".join(steps)] = node["schema"]
+    for schema in schemas.values():
+        Draft202012Validator.check_schema(schema)
+    formats = {node["format"] for _, node in _nodes(schemas) if isinstance(node, dict) and "format" in node}
+    assert formats == {"date-time", "uri"}
+    assert formats <= set(FORMATS.checkers)
+
+
+def test_every_route_is_documented_or_known_not_to_be(client: Client) -> None:
+    """No route is forgotten, and none is promised that is not there."""
+    served = {
+        (re.sub(r"<(?:[^>]+:)?(\w+)>", r"{\1}", rule.rule), method.lower())
+        for rule in client.application.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    documented = {(steps[1], steps[2]) for steps, _ in _operations(client)}
+    assert documented <= served
+    assert {path for path, _ in served - documented} == {
+        "/",
+        "/openapi.json",
+        "/swagger-ui",
+        "/swagger-ui/start.js",
+        "/swagger-ui/{file}",
+    }
+    assert all(UNDOCUMENTED.fullmatch(path) for path, _ in served - documented)
+
+
+def test_the_document_promises_no_more_than_is_built(client: Client) -> None:
+    """The routes of the contract so far."""
+    assert sorted((steps[1], steps[2]) for steps, _ in _operations(client)) == [
+        ("/cart", "post"),
+        ("/cart/{user_id}", "delete"),
+        ("/cart/{user_id}", "get"),
+        ("/cart/{user_id}", "post"),
+        ("/cart/{user_id}", "put"),
+        ("/cart/{user_id}/items", "post"),
+        ("/cart/{user_id}/items/{item_id}", "delete"),
+        ("/cart/{user_id}/items/{item_id}", "get"),
+        ("/cart/{user_id}/items/{item_id}", "patch"),
+        ("/cart/{user_id}/merge", "post"),
+        ("/healthz", "get"),
+        ("/readyz", "get"),
+    ]
+
+
+def test_the_limits_in_force_are_told() -> None:
+    """What the settings say stands in the document, and nothing is left of the defaults."""
+    limits = Limits(max_quantity=7, max_items=6, max_options=5, max_option_name=4, max_option_value=3, max_unit_price=2)
+    schemas = make_client(limits=limits).contract.document["components"]["schemas"]
+    item, change = schemas["ItemInput"]["properties"], schemas["ItemUpdate"]["properties"]
+    assert (item["quantity"]["minimum"], item["quantity"]["maximum"]) == (1, 7)
+    assert (change["quantity"]["minimum"], change["quantity"]["maximum"]) == (0, 7)
+    assert (item["unit_price"]["maximum"], change["unit_price"]["maximum"]) == (2, 2)
+    assert schemas["CartInput"]["properties"]["items"]["maxItems"] == 6
+    assert item["options"]["maxProperties"] == 5
+    assert item["options"]["propertyNames"]["maxLength"] == 4
+    assert item["options"]["additionalProperties"]["maxLength"] == 3
+    assert (
+        make_client().contract.document["components"]["schemas"]["CartInput"]["properties"]["items"]["maxItems"] == 500
+    )
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        SKU | {"quantity": 1000},
+        SKU | {"quantity": "3"},
+        SKU | {"unit_price": 10**10 + 1, "currency": "EUR"},
+        SKU | {"unit_price": 1, "currency": "eur"},
+        SKU | {"options": {"a": 1}},
+        SKU | {"options": {f"o{number}": "" for number in range(11)}},
+        SKU | {"options": {"x" * 65: ""}},
+        SKU | {"options": {"": ""}},
+        SKU | {"options": {"x": "y" * 257}},
+        SKU | {"product_id": ""},
+        SKU | {"product_id": "x" * 129},
+        SKU | {"zap": 1},
+        {"quantity": 1},
+    ],
+    ids=str,
+)
+def test_what_is_refused_is_documented_as_wrong(client: Client, item: dict[str, Any]) -> None:
+    """A client that checks against the document learns it before it asks."""
+    assert problem(client.post("/cart/alice", json=item)) == (422, "invalid-request")
+    with pytest.raises(AssertionError, match="not what"):
+        client.contract.validate(item, "components", "schemas", "ItemInput")
+
+
+# ---- what it costs ----
+
+
+def test_the_document_is_made_once(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trap: /openapi.json would be built anew for each request."""
+    first = client.get("/openapi.json").data
+    monkeypatch.setattr(APISpec, "to_dict", _never)
+    assert client.get("/openapi.json").data == first
+
+
+def test_schemas_are_made_once(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trap: handed the class, @blp.arguments builds a schema for each request."""
+    calls: list[tuple[str, str, Any]] = [
+        ("POST", "/cart/alice", SKU),
+        ("PUT", "/cart/alice", {"items": [SKU]}),
+        ("POST", "/cart/alice/items", {"items": [SKU]}),
+        ("PATCH", "/cart/alice/items/sku-1", {"quantity": 1}),
+        ("GET", "/cart/alice", None),
+        ("GET", "/healthz", None),
+    ]
+    for method, path, body in calls:  # what is made at first use is made now
+        assert client.open(path, method=method, json=body).status_code in {200, 201}
+    monkeypatch.setattr(marshmallow.Schema, "__init__", _never)
+    for method, path, body in calls:
+        assert client.open(path, method=method, json=body).status_code == 200
+
+
+def _never(*_args: object, **_kwargs: object) -> None:
+    raise AssertionError("made again")
+
+
+# ---- the checker itself ----
+
+
+def _json(
+    body: object, status: int = 200, headers: dict[str, str] | None = None, kind: str = "application/json"
+) -> Any:
+    return lambda **_: Response(json.dumps(body), status, HEADERS if headers is None else headers, mimetype=kind)
+
+
+def _problem(code: int, **members: Any) -> Any:
+    body = {"type": "urn:cartsvc:problem:x", "title": "X", "status": code, "detail": "X."} | members
+    return _json(body, code, {}, PROBLEM)
+
+
+def test_the_checker_lets_right_answers_pass(client: Client) -> None:
+    """The answers that the next test makes wrong are right before that."""
+    for right in (_json(CART), _problem(500), _json(CART | {"version": 0, "subtotal": 0}, headers=_without("ETag"))):
+        client.application.view_functions["carts.get_cart"] = right
+        client.get("/cart/alice")
+
+
+def _without(name: str) -> dict[str, str]:
+    return {key: value for key, value in HEADERS.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        _json(CART, 202),
+        _json(CART, 201),
+        _json(CART, kind="text/json"),
+        _json(CART, headers=_without("ETag")),
+        _json(CART, headers=_without("Cache-Control")),
+        _json(CART, headers=HEADERS | {"Location": "/x"}),
+        _json({name: CART[name] for name in CART if name != "version"}),
+        _json(CART | {"zap": 1}),
+        _json(CART | {"version": 1.0}),
+        _json(CART | {"version": "1"}),
+        _json(CART | {"version": -1}),
+        _json(CART | {"created_at": "yesterday"}),
+        _json(CART | {"created_at": "2026-01-02 03:04:05"}),
+        _json(CART | {"currency": "eur"}),
+        _json(CART | {"items": [{}]}),
+        _json(CART | {"item_count": 1}),
+        _json(CART | {"total_quantity": 1}),
+        _json(CART | {"subtotal": 1}),
+        _json(CART | {"subtotal": None}),
+        _json([]),
+        lambda **_: Response('{"a": 1, "a": 1}', 200, HEADERS, mimetype="application/json"),
+        lambda **_: Response("", 200, HEADERS, mimetype="application/json"),
+        lambda **_: Response(status=304, headers=_without("ETag")),
+        _problem(418),
+        _problem(404),
+        _problem(500, status=422),
+        _problem(500, type="about:blank"),
+        _problem(500, type="urn:cartsvc:problem:"),
+        _problem(500, zap=1),
+        _problem(500, errors=[{"pointer": "/x"}]),
+        _problem(500, detail="Traceback (most recent call last)"),
+        _problem(503),
+        _json({}, 500, {}, PROBLEM),
+    ],
+)
+def test_the_checker_sees_wrong_answers(client: Client, wrong: Callable[..., Response]) -> None:
+    """Each is caught by the client, whatever test asked."""
+    client.application.view_functions["carts.get_cart"] = wrong
+    with pytest.raises((AssertionError, json.JSONDecodeError)):
+        client.get("/cart/alice")
+
+
+def _refusal(slug: str, code: int = 409, headers: dict[str, str] | None = None, **members: Any) -> Any:
+    body = {"type": f"urn:cartsvc:problem:{slug}", "title": "X", "status": code, "detail": "X."} | members
+    return _json(body, code, headers or {}, PROBLEM)
+
+
+ABSENT = CART | {"version": 0}
+REPLAYED = HEADERS | {"Idempotency-Replayed": "true"}
+KEYED = {"Idempotency-Key": "k"}
+
+
+def test_the_checker_lets_right_writes_pass(client: Client) -> None:
+    """The answers to writes that the next test makes wrong are right before that."""
+    for right, sent in (
+        (_json(CART), {}),
+        (_json(CART, headers=REPLAYED), KEYED),
+        (_json(ABSENT, headers=_without("ETag")), {}),
+        (_refusal("limit-exceeded"), {}),
+        (_refusal("cart-sealed", headers={"Retry-After": "5"}), {}),
+        (_refusal("precondition-failed", 412, HEADERS, cart=CART), {}),
+        (_refusal("precondition-failed", 412, _without("ETag"), cart=ABSENT), {}),
+    ):
+        client.application.view_functions["carts.add_item"] = right
+        client.post("/cart/alice", json=SKU, headers=sent)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sent"),
+    [
+        (_json(CART, headers=REPLAYED), {}),
+        (_json(CART, headers=HEADERS | {"Idempotency-Replayed": "yes"}), KEYED),
+        (_json(CART, 201, REPLAYED), KEYED),
+        (_json(ABSENT), {}),
+        (_refusal("cart-sealed"), {}),
+        (_refusal("limit-exceeded", headers=REPLAYED), KEYED),
+        (_refusal("limit-exceeded", cart=CART), {}),
+        (_refusal("store-unavailable", 503), {}),
+        (_refusal("precondition-failed", 412, HEADERS), {}),
+        (_refusal("precondition-failed", 412, _without("ETag"), cart=CART), {}),
+        (_refusal("precondition-failed", 412, _without("Cache-Control"), cart=CART), {}),
+        (_refusal("precondition-failed", 412, HEADERS, cart=ABSENT), {}),
+        (_refusal("precondition-failed", 412, HEADERS, cart=CART | {"user_id": "bob"}), {}),
+        (_refusal("precondition-failed", 412, HEADERS, cart=CART | {"item_count": 1}), {}),
+        (_refusal("precondition-failed", 412, HEADERS, cart={}), {}),
+    ],
+)
+def test_the_checker_sees_wrong_answers_to_writes(client: Client, wrong: Any, sent: dict[str, str]) -> None:
+    """Replays nobody asked for, a 412 without its cart, problems that do not say when to come again."""
+    client.application.view_functions["carts.add_item"] = wrong
+    with pytest.raises(AssertionError):
+        client.post("/cart/alice", json=SKU, headers=sent)
+
+
+def test_the_checker_sees_guests_in_caches(client: Client) -> None:
+    """Whoever has a guest's id has its cart: an answer that a cache may keep is caught."""
+    guest = {"user_id": "guest-1", "token": None}
+    for headers, passes in (({"Cache-Control": "no-store"}, True), ({}, False), ({"Cache-Control": "no-cache"}, False)):
+        client.application.view_functions["carts.create_guest"] = _json(guest, 201, headers | {"Location": "/x"})
+        if passes:
+            client.post("/cart")
+        else:
+            with pytest.raises(AssertionError):
+                client.post("/cart")
+
+
+def test_the_checker_sees_missing_headers_of_every_answer(client: Client) -> None:
+    """The header nosniff is asked of all of them, the pages too."""
+    client.application.after_request_funcs.clear()
+    for path in ("/cart/alice", "/", "/nope", "/healthz"):
+        with pytest.raises(AssertionError):
+            client.get(path)
+
+
+def test_the_checker_sees_undocumented_routes(client: Client) -> None:
+    """A path or a method that answers and is not in the document."""
+    client.application.view_functions["new"] = dict
+    client.application.url_map.add(Rule("/debug", endpoint="new"))
+    client.application.url_map.add(Rule("/healthz", endpoint="new", methods=["POST"]))
+    with pytest.raises(AssertionError):
+        client.get("/debug")
+    with pytest.raises(AssertionError):
+        client.post("/healthz")
+
+
+def test_the_checker_sees_requests_that_should_not_be_accepted(client: Client) -> None:
+    """A body that the document forbids, and a view that takes it."""
+    client.application.view_functions["carts.add_item"] = _json(CART)
+    client.post("/cart/alice", json=SKU)
+    for wrong in ({}, SKU | {"quantity": 1000}, SKU | {"zap": 1}, []):
+        with pytest.raises(AssertionError):
+            client.post("/cart/alice", json=wrong)
+
+
+def test_a_failing_store_does_not_hide_the_document() -> None:
+    """/openapi.json asks no store."""
+    assert make_client(store=RaisingStore(StoreError())).get("/openapi.json").status_code == 200
+
+
+def test_the_names_of_operations_are_public() -> None:
+    """Generated clients call their methods after the operationIds, so a changed one breaks them."""
+    paths = make_client().contract.document["paths"]
+    named = {
+        (method, path): operation["operationId"]
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+        if "responses" in operation
+    }
+    assert named == {
+        ("get", "/cart/{user_id}"): "getCart",
+        ("post", "/cart/{user_id}"): "addItem",
+        ("put", "/cart/{user_id}"): "replaceCart",
+        ("delete", "/cart/{user_id}"): "deleteCart",
+        ("post", "/cart/{user_id}/items"): "addItems",
+        ("get", "/cart/{user_id}/items/{item_id}"): "getItem",
+        ("patch", "/cart/{user_id}/items/{item_id}"): "updateItem",
+        ("delete", "/cart/{user_id}/items/{item_id}"): "deleteItem",
+        ("post", "/cart"): "createGuest",
+        ("post", "/cart/{user_id}/merge"): "mergeCart",
+        ("get", "/healthz"): "getHealth",
+        ("get", "/readyz"): "getReadiness",
+    }
+
+
+def test_the_names_of_schemas_are_public() -> None:
+    """Generated clients call their types after the schemas."""
+    expected = {"Cart", "Item", "Guest", "Health", "Fault", "Problem"}
+    expected |= {"ItemInput", "ItemsInput", "CartInput", "ItemUpdate", "MergeInput"}
+    assert set(make_client().contract.document["components"]["schemas"]) == expected

@@ -1,0 +1,1 @@
+"""Swagger UI and CORS in Chromium."""

@@ -1,0 +1,1 @@
+"""The layout of the project, and what it depends on."""

@@ -1,0 +1,115 @@
+"""What comes in from others: every package is pinned, its bytes are known, and its licence lets anybody use it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib.metadata import metadata, version
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import cartsvc
+from cartsvc.version import __version__
+
+_ROOT = Path(__file__).parents[2]
+_PROJECT = tomllib.loads((_ROOT / "pyproject.toml").read_text())
+_FILES = {"requirements.txt": _PROJECT["project"]["dependencies"]}
+_FILES["requirements-dev.txt"] = [*_FILES["requirements.txt"], *_PROJECT["dependency-groups"]["dev"]]
+
+# Whoever runs cartsvc may use, change and pass on all of it: each of these asks for a notice at most.
+_LICENCES = {
+    "Apache-2.0 OR BSD-2-Clause",
+    "Apache-2.0 OR BSD-3-Clause",
+    "BSD License",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "MIT",
+    "MIT AND PSF-2.0",
+    "MIT License",
+    "MIT-0",
+    "OLDAP-2.8",  # lmdb: LMDB's own, as permissive as BSD's
+    "PSF-2.0",
+    "ZPL-2.1",  # gevent's zope.event and zope.interface: as permissive as BSD's
+}
+
+
+class Pin(NamedTuple):
+    """One line of a requirements file, with what follows it."""
+
+    name: str
+    version: str
+    marker: str | None
+    hashes: list[str]
+
+
+def _pins(file: str) -> list[Pin]:
+    text = (_ROOT / file).read_text().replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
+    found = [
+        re.fullmatch(r"([a-z0-9.-]+)==(\S+)(?: ; (.*?))?((?: +--hash=sha256:[0-9a-f]{64})+) *", line) for line in lines
+    ]
+    assert None not in found, [line[:80] for line, match in zip(lines, found, strict=True) if match is None]
+    return [Pin(each[1], each[2], each[3], each[4].split()) for each in found if each]
+
+
+@pytest.mark.parametrize("file", _FILES)
+def test_every_line_is_an_exact_pin_with_hashes(file: str) -> None:
+    """One version of each package for any machine, and pip refuses other bytes; no line names where from."""
+    pins = _pins(file)
+    assert len(pins) >= 30
+    assert {bool(pin.hashes) for pin in pins} == {True}
+
+
+@pytest.mark.parametrize("file", _FILES)
+def test_the_pins_are_those_of_the_project(file: str) -> None:
+    """What pyproject.toml asks for is pinned, at a version that it allows."""
+    pinned = {pin.name: pin.version for pin in _pins(file)}
+    for asked in map(Requirement, _FILES[file]):
+        assert pinned[canonicalize_name(asked.name)] in asked.specifier
+
+
+def test_both_files_agree() -> None:
+    """What is tested is what is shipped."""
+    tested = {(pin.name, pin.version, pin.marker) for pin in _pins("requirements-dev.txt")}
+    shipped = {(pin.name, pin.version) for pin in _pins("requirements.txt")}
+    assert shipped <= {(name, at) for name, at, _ in tested}
+
+
+def _here() -> list[Pin]:
+    """What is shipped to this machine: the pins whose markers hold here."""
+    return [pin for pin in _pins("requirements.txt") if pin.marker is None or Marker(pin.marker).evaluate()]
+
+
+@pytest.mark.parametrize("pin", _here(), ids=lambda pin: pin.name)
+def test_the_licence_is_a_permissive_one(pin: Pin) -> None:
+    """Each package that is shipped states a licence of the list; one that states none fails."""
+    assert version(pin.name) == pin.version
+    told = metadata(pin.name)
+    classifiers = [
+        each.rpartition(" :: ")[2] for each in told.get_all("Classifier") or [] if each.startswith("License")
+    ]
+    stated = {told.get("License-Expression"), told.get("License"), *classifiers} - {None, ""}
+    assert stated & _LICENCES
+    assert stated <= _LICENCES | {"OSI Approved"}
+
+
+def test_security_rules_are_on() -> None:
+    """Ruff checks with all rules, its security rules among them; those few that are off are no such rules."""
+    lint = _PROJECT["tool"]["ruff"]["lint"]
+    assert lint["select"] == ["ALL"]
+    assert [rule for rule in lint["ignore"] if rule.startswith("S")] == []
+    assert [path for path, rules in lint["per-file-ignores"].items() if "S" in "".join(rules)] == ["tests/**"]
+
+
+def test_the_version_and_the_description_are_stated_once() -> None:
+    """pyproject.toml reads the version from the package; the image's labels and the package's docstring agree."""
+    assert _PROJECT["project"]["dynamic"] == ["version"]
+    assert _PROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "cartsvc.version.__version__"}
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="(.*?)"', (_ROOT / "Dockerfile").read_text()))
+    assert labels["version"] == __version__
+    assert {labels["description"], f"{cartsvc.__doc__}".rstrip(".")} == {_PROJECT["project"]["description"]}

@@ -1,0 +1,184 @@
+"""The one client through which the API suite talks: it checks every answer against the app's own /openapi.json."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from flask.testing import FlaskClient
+from msgspec import structs
+
+from cartsvc import create_app
+from cartsvc.carts.store import CartStore
+from cartsvc.settings import Settings
+from tests.support.openapi import PROBLEM, Contract, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import ClassVar
+
+    from werkzeug.test import TestResponse
+
+    from cartsvc.carts.record import Record
+    from cartsvc.errors import RecordUnreadable
+
+JSON = "application/json"
+# No list of entity tags (RFC 9110, 8.8.3 and 5.6.1), and not a lone asterisk.
+SUFFIXES = ["-gzip", "--gzip", ";gzip", "-br", "-zstd"]  # what compressing proxies add to a tag
+MALFORMED_TAGS = [
+    "",
+    " ",
+    ",,,",
+    "nonsense",
+    '"unclosed',
+    'unopened"',
+    "'x'",
+    "W/",
+    'w/"x"',
+    'W/ "x"',
+    '"a" "b"',
+    '"a"; "b"',
+    '*, "a"',
+    '"a", *',
+    "**",
+    '"a"b',
+    '"a\x7f"',
+    '"a\tb"',
+    '"a b"',
+    '"a""b"',
+    "\x7f",
+]
+_contract = functools.cache(Contract)  # most apps have the same document
+_LEAK = re.compile(r"Traceback|\.py\b|site-packages|codec can't|object at 0x|Error\b")
+
+
+class Client(FlaskClient):
+    """Flask's test client; a request whose answer is not as documented raises AssertionError."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.contract = _contract(super().open("/openapi.json", buffered=True).data)
+
+    def open(self, *args: Any, **kwargs: Any) -> TestResponse:
+        """Ask, and check the answer."""
+        # Buffered: the files of the pages are closed, whoever reads them.
+        response = super().open(*args, **{"buffered": True} | kwargs)
+        self.contract.check(response, sent=_sent(kwargs))
+        _check_everywhere(response)
+        return response
+
+
+class RaisingStore(CartStore):
+    """A store that is there to fail: it raises ``error`` whatever it is asked."""
+
+    shared: ClassVar[bool] = False
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def get(self, user_id: str) -> Record | None:  # noqa: ARG002 - the contract's
+        """Raise."""
+        raise self._error
+
+    def update(self, user_id: str, change: Callable[..., Any]) -> Any:  # noqa: ARG002 - the contract's
+        """Raise."""
+        raise self._error
+
+    def scan(self) -> Iterator[tuple[str, Record]]:
+        """Raise."""
+        raise self._error
+
+    def delete(self, user_id: str) -> Record | RecordUnreadable | None:  # noqa: ARG002 - the contract's
+        """Raise."""
+        raise self._error
+
+    def purge_expired(self) -> int:
+        """Raise."""
+        raise self._error
+
+    def ping(self) -> None:
+        """Raise."""
+        raise self._error
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def make_client(*, store: CartStore | None = None, environ: dict[str, str] | None = None, **settings: Any) -> Client:
+    """A client of an app of its own: with the settings of this environment, none if not given, but for these.
+
+    The members of the policy are given as those of the settings are; their times are milliseconds.
+    """
+    with mock.patch.dict(os.environ, environ or {}, clear=True):
+        found = Settings.from_env()
+    assert found.warnings == ()
+    of_policy = {name: settings.pop(name) for name in found.policy.__struct_fields__ if name in settings}
+    policy = structs.replace(found.policy, **of_policy)
+    app = create_app(structs.replace(found, policy=policy, **settings), store=store)
+    app.test_client_class = Client
+    client = app.test_client()
+    assert isinstance(client, Client)
+    return client
+
+
+def problem(response: TestResponse) -> tuple[int, str]:
+    """The status and the slug of a problem."""
+    assert response.mimetype == PROBLEM, response.data
+    return response.status_code, parse(response.data)["type"].removeprefix("urn:cartsvc:problem:")
+
+
+def pointers(response: TestResponse) -> list[str]:
+    """Where a problem says that the faults are."""
+    return [fault["pointer"] for fault in parse(response.data)["errors"]]
+
+
+def state(client: Client, user_id: str = "alice") -> tuple[str | None, Any]:
+    """All that a GET tells of a cart: its ETag (None when it is absent) and its body."""
+    response = client.get(f"/cart/{user_id}")
+    return response.headers.get("ETag"), response.json
+
+
+def _sent(arguments: dict[str, Any]) -> object:
+    if "json" in arguments:
+        return arguments["json"]
+    try:
+        return json.loads(arguments["data"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None  # whatever was sent is no JSON
+
+
+def _check_everywhere(response: TestResponse) -> None:
+    """What the contract promises of every answer and no schema can say."""
+    assert response.headers.getlist("X-Content-Type-Options") == ["nosniff"]
+    path, status = response.request.path, response.status_code
+    if path.startswith("/cart/") and status in {200, 201, 304, 412} and response.request.method != "OPTIONS":
+        assert response.headers.getlist("Cache-Control") == ["private, no-cache"]
+    if path == "/cart" and status == 201:
+        assert response.headers.getlist("Cache-Control") == ["no-store"]
+    if response.mimetype == PROBLEM and response.data:
+        told = parse(response.data)
+        assert not _LEAK.search(told["detail"]), f"leaks what only the log may know: {told['detail']}"
+        assert ("cart" in told) == (status == 412)
+        if status == 412:
+            assert told["cart"]["user_id"] == path.split("/")[2]
+            _check_sums(told["cart"])
+    elif response.mimetype == JSON and response.data and "items" in (cart := parse(response.data)):
+        _check_sums(cart)
+
+
+def _check_sums(cart: dict[str, Any]) -> None:
+    items = cart["items"]
+    prices = [item["unit_price"] for item in items]
+    lines = [None if price is None else price * item["quantity"] for price, item in zip(prices, items, strict=True)]
+    assert [item["line_total"] for item in items] == lines
+    assert cart["item_count"] == len({item["item_id"] for item in items}) == len(items)
+    assert cart["total_quantity"] == sum(item["quantity"] for item in items)
+    assert (cart["currency"] is None) == all(price is None for price in prices)
+    if None in lines:
+        assert cart["subtotal"] is None
+    else:
+        assert cart["subtotal"] == sum(lines)

@@ -1,0 +1,1 @@
+"""WSGI applications that misbehave on purpose."""

@@ -1,0 +1,98 @@
+"""A store, a clock, and flask carts on them: what tests of its commands work with."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+from click.testing import CliRunner
+from msgspec import structs
+
+from cartsvc.carts.cart import NewItem
+from cartsvc.carts.conditions import WriteConditions
+from cartsvc.cli.commands import carts_commands
+from cartsvc.errors import RecordUnreadable
+from cartsvc.stores.memory import MemoryStore
+from tests.support.clock import FakeClock
+from tests.support.faults import Crash, FaultyStore, crash
+from tests.support.services import make_service
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from click.testing import Result
+
+    from cartsvc.carts.record import Record
+
+NONE = WriteConditions()
+MUG = NewItem("mug", 2, {}, 950, "EUR")
+TEE = NewItem("tee", 1, {"size": "M", "größe": "L"})
+
+
+class Shelf(MemoryStore):
+    """A memory store that others can reach, with records on it that nobody can read, and trouble to come."""
+
+    shared: ClassVar[bool] = True
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock=clock, limit=2**30)
+        self.damaged: set[str] = set()
+        self.trouble: dict[str, Exception] = {}  # what updating a record of this user raises
+
+    def update(self, user_id: str, change: Callable[[Record | None], Any]) -> Any:
+        """As ever, unless there is trouble."""
+        if user_id in self.damaged:
+            raise RecordUnreadable
+        if user_id in self.trouble:
+            raise self.trouble[user_id]
+        return super().update(user_id, change)
+
+    def scan(self) -> Iterator[Any]:
+        """The damaged ones come first."""
+        for user_id in sorted(self.damaged):
+            yield user_id, RecordUnreadable()
+        yield from super().scan()
+
+    def delete(self, user_id: str) -> Record | RecordUnreadable | None:
+        """Damaged or not."""
+        if user_id in self.damaged:
+            self.damaged.remove(user_id)
+            return RecordUnreadable()
+        return super().delete(user_id)
+
+
+class Desk:
+    """A store, its clock, and the commands on it."""
+
+    _tags = map("run-{}".format, count())
+
+    def __init__(self, clock: FakeClock | None = None) -> None:
+        self.clock = clock or FakeClock()
+        self.store = Shelf(self.clock)
+        self.commands = carts_commands(self.store, clock=self.clock, new_tag=self._tags.__next__)
+
+    def run(self, *arguments: str, stdin: bytes | str | None = None) -> Result:
+        """Run a command; what it raises that is no exit is raised here."""
+        return CliRunner().invoke(self.commands, arguments, input=stdin, catch_exceptions=False)
+
+    def content(self) -> dict[str, Record]:
+        """What the store holds that can be read, but for the tags."""
+        return {user_id: structs.replace(record, tag="") for user_id, record in MemoryStore.scan(self.store)}
+
+    def fill(self) -> None:
+        """One record of each kind: a cart, keys, marks, a seal, a pending mark, a tombstone, a guest, an empty cart."""
+        service = make_service(self.store, self.clock)
+        service.add("alice", [MUG, TEE], conditions=WriteConditions(key_digest=b"k" * 16, fingerprint=b"r" * 16))
+        service.add("guest-1", [TEE], conditions=NONE)
+        self.clock.advance(1)
+        service.merge("alice", "guest-1", "sum", conditions=NONE)
+        service.add("bob", [MUG], conditions=NONE)
+        service.remove("bob", conditions=WriteConditions(key_digest=b"b" * 16, fingerprint=b"r" * 16))
+        service.replace("empty", [], currency=None, conditions=NONE)
+        service.add("guest-2", [NewItem("ticket", 1, {}, 0, "EUR")], conditions=NONE)
+        service.add("guest-3", [TEE], conditions=NONE)
+        faulty = FaultyStore(self.store)
+        faulty.plan(before={3: crash})
+        with pytest.raises(Crash):
+            make_service(faulty, self.clock).merge("carol", "guest-3", "max", conditions=NONE)

@@ -1,0 +1,136 @@
+"""A store that fails where a test plans it: a crash, an error, another request in between, a late write."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from cartsvc.carts.store import CartStore, T
+from cartsvc.errors import OutcomeUnknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from cartsvc.carts.record import Record
+    from cartsvc.errors import RecordUnreadable
+
+
+class Crash(Exception):
+    """The process has died here; what was committed stays."""
+
+
+class WrappedStore(CartStore):
+    """Hands every call to ``inner``; subclasses change what they want to disturb."""
+
+    shared: ClassVar[bool] = False
+
+    def __init__(self, inner: CartStore) -> None:
+        self.inner = inner
+
+    def get(self, user_id: str) -> Record | None:
+        """Look it up."""
+        return self.inner.get(user_id)
+
+    def update(self, user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
+        """Change it."""
+        return self.inner.update(user_id, change)
+
+    def scan(self) -> Iterator[tuple[str, Record | RecordUnreadable]]:
+        """Go through all."""
+        return self.inner.scan()
+
+    def delete(self, user_id: str) -> Record | RecordUnreadable | None:
+        """Erase it."""
+        return self.inner.delete(user_id)
+
+    def purge_expired(self) -> int:
+        """Purge."""
+        return self.inner.purge_expired()
+
+    def ping(self) -> None:
+        """Answer."""
+        self.inner.ping()
+
+    def close(self) -> None:
+        """Close."""
+        self.inner.close()
+
+    def startup_warnings(self) -> list[str]:
+        """Return what the operator should know."""
+        return self.inner.startup_warnings()
+
+    def operation(self) -> AbstractContextManager[object]:
+        """Bound the time of one request."""
+        return self.inner.operation()
+
+
+class FaultyStore(WrappedStore):
+    """Counts the updates, from 1.
+
+    ``before[n]`` is called before the nth update and ``after[n]`` once it has committed; they may raise Crash, or use
+    the store themselves, as other processes would in between (such updates are not counted).
+
+    The write of update ``late`` is on its way until :meth:`deliver`, and its answer is lost: OutcomeUnknown.
+    """
+
+    def __init__(self, inner: CartStore) -> None:
+        super().__init__(inner)
+        self.before: dict[int, Callable[[], None]] = {}
+        self.after: dict[int, Callable[[], None]] = {}
+        self.late: int | None = None
+        self.updates = 0
+        self._counting = True
+        self._under_way: tuple[str, Record | None, Record | None] | None = None
+
+    def plan(
+        self,
+        *,
+        before: dict[int, Callable[[], None]] | None = None,
+        after: dict[int, Callable[[], None]] | None = None,
+        late: int | None = None,
+    ) -> None:
+        """Start counting anew, with these faults."""
+        self.updates = 0
+        self.late = late
+        self.before, self.after = before or {}, after or {}
+
+    def update(self, user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
+        """Change it, unless something happens."""
+        if not self._counting:
+            return self.inner.update(user_id, change)
+        self.updates += 1
+        number = self.updates
+        self._happen(self.before, number)
+        if number == self.late:
+            old = self.inner.get(user_id)
+            self._under_way = (user_id, old, change(old)[0])
+            raise OutcomeUnknown
+        result = self.inner.update(user_id, change)
+        self._happen(self.after, number)
+        return result
+
+    def deliver(self) -> bool:
+        """Let the late write arrive, as compare-and-set on the tag; return whether it was applied."""
+        assert self._under_way is not None
+        user_id, old, new = self._under_way
+
+        def change(record: Record | None) -> tuple[Record | None, bool]:
+            matches = (record and record.tag) == (old and old.tag)
+            return (new if matches else record), matches
+
+        return self.inner.update(user_id, change)
+
+    def _happen(self, events: dict[int, Callable[[], None]], number: int) -> None:
+        event = events.get(number)
+        if event is None:
+            return
+        self._counting = False
+        try:
+            event()
+        finally:
+            self._counting = True
+
+
+def crash() -> None:
+    """Die."""
+    raise Crash

@@ -1,0 +1,422 @@
+"""What a cart service is to do, in plain Python: dicts and lists, no records, no stores. The state machine compares.
+
+It knows the protocol of merges, for a crash between two of its steps shows: each operation is a generator that stops
+before and after each write of a record, and whoever drives it can stop there for good.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    Steps = Generator[str, None, "Told"]
+
+HOUR = 3_600_000
+DAY = 24 * HOUR
+
+
+class Refused(Exception):
+    """The operation is refused; ``kind`` is the name of the error's class."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        super().__init__(kind)
+
+
+class Stale(Exception):
+    """The cart of this user bears an old seal, to be resolved."""
+
+    def __init__(self, user: str) -> None:
+        self.user = user
+        super().__init__(user)
+
+
+class Told(NamedTuple):
+    """What the client is told; ``cart`` None stands for an absent one."""
+
+    status: int
+    replayed: bool
+    cart: Cart | None
+
+
+@dataclass(frozen=True)
+class Item:
+    """Quantity and price; both carts of a merge see the same time of adding."""
+
+    quantity: int
+    price: int | None
+    added_at: int
+
+
+@dataclass(frozen=True)
+class Cart:
+    """``state`` is another number for another ETag."""
+
+    state: int
+    version: int
+    items: dict[str, Item]
+    currency: str | None
+    created_at: int
+    updated_at: int
+    expires_at: int
+
+
+@dataclass(frozen=True)
+class Key:
+    """One request that was accepted."""
+
+    key: str
+    request: object
+    status: int
+    at: int
+
+
+@dataclass(frozen=True)
+class Seal:
+    """One merge that has begun."""
+
+    merge: int
+    target: str
+    strategy: str
+    at: int
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One merge into a cart: pending or done, and the time from which on a write may drop it."""
+
+    done: bool
+    until: int
+
+
+@dataclass
+class User:
+    """All that is known of one user."""
+
+    cart: Cart | None = None
+    keys: list[Key] = field(default_factory=list)
+    marks: dict[int, Mark] = field(default_factory=dict)
+    seal: Seal | None = None
+
+
+class Request(NamedTuple):
+    """What a client sends. ``what`` holds the operation and its arguments; ``key`` None means without a key.
+
+    ``wants`` is the state that If-Match names (None: no If-Match; -1: a tag of no state), ``create`` If-None-Match: *.
+    """
+
+    user: str
+    what: tuple[object, ...]
+    key: str | None = None
+    wants: int | None = None
+    create: bool = False
+
+
+class Model:
+    """The service, as it is to be."""
+
+    def __init__(self, *, max_quantity: int, max_items: int, max_idempotency_keys: int, now: int) -> None:
+        self.max_quantity = max_quantity
+        self.max_items = max_items
+        self.max_idempotency_keys = max_idempotency_keys
+        self.now = now
+        self.users: dict[str, User] = {}
+        self._numbers = count(1)
+
+    # ---- what one can see ----
+
+    def cart(self, name: str) -> Cart | None:
+        """The cart as a GET shows it."""
+        cart = self._user(name).cart
+        return cart if cart is not None and cart.expires_at > self.now else None
+
+    # ---- what one can do ----
+
+    def run(self, request: Request) -> Steps:
+        """Do it, stopping before and after each write. Raises Refused."""
+        if request.what[0] == "merge":
+            _, source, strategy = request.what
+            return (yield from self._merge(request, str(source), str(strategy)))
+        while True:
+            yield "before"
+            user = self._user(request.user)
+            known = self._replayed(request)
+            if known is not None:
+                yield "after"
+                return Told(known.status, replayed=True, cart=self.cart(request.user))
+            if self._is_sealed(user):
+                yield from self._resolve(request.user)
+                continue
+            before = self.cart(request.user)
+            told = self._change(request, before)
+            self._remember(request, told.status)
+            if request.key is not None or self.cart(request.user) is not before:
+                self._written(request.user)
+            yield "after"
+            return told
+
+    def _change(self, request: Request, before: Cart | None) -> Told:
+        operation, *arguments = request.what
+        if operation in {"remove", "set", "remove_item"} and before is None:
+            raise Refused("CartNotFound")
+        if operation in {"set", "remove_item"} and before is not None and arguments[0] not in before.items:
+            raise Refused("ItemNotFound")
+        self._conditions(request, before)
+        if operation == "remove":
+            self._user(request.user).cart = None
+            return Told(204, replayed=False, cart=None)
+        status = 201 if operation == "replace" and before is None else 200
+        items = dict(before.items) if before is not None else {}
+        currency = before.currency if before is not None else None
+        rules: dict[object, Callable[..., str | None]] = {
+            "add": self._add,
+            "replace": self._replace,
+            "set": self._set,
+            "remove_item": self._remove_item,
+        }
+        currency = rules[operation](items, currency, *arguments)
+        return Told(status, replayed=False, cart=self._put(request.user, before, items, currency))
+
+    def _add(
+        self, items: dict[str, Item], currency: str | None, lines: tuple[tuple[str, int, int | None, str], ...]
+    ) -> str | None:
+        stated = next((money for _, _, price, money in lines if price is not None), None)
+        if stated is not None and currency not in {None, stated}:
+            raise Refused("CurrencyMismatch")
+        for product, quantity, price, _ in lines:
+            old = items.get(product, Item(0, None, self.now))
+            items[product] = replace(old, quantity=old.quantity + quantity, price=old.price if price is None else price)
+        self._limits(items)
+        return currency or stated
+
+    def _replace(
+        self, items: dict[str, Item], _: str | None, lines: tuple[tuple[str, int, int | None, str], ...]
+    ) -> str | None:
+        old = dict(items)
+        items.clear()
+        currency = self._add(items, None, lines)
+        for product, item in items.items():
+            items[product] = replace(item, added_at=old.get(product, item).added_at)
+        return currency
+
+    def _set(  # noqa: PLR0917 - as the operation is written
+        self,
+        items: dict[str, Item],
+        currency: str | None,
+        product: str,
+        quantity: int | None,
+        price: int | None,
+        money: str,
+    ) -> str | None:
+        if quantity == 0:
+            del items[product]
+            return currency
+        if price is not None and currency not in {None, money}:
+            raise Refused("CurrencyMismatch")
+        if quantity is not None:
+            items[product] = replace(items[product], quantity=quantity)
+        if price is not None:
+            items[product] = replace(items[product], price=price)
+            currency = money
+        return currency
+
+    @staticmethod
+    def _remove_item(items: dict[str, Item], currency: str | None, product: str) -> str | None:
+        del items[product]
+        return currency
+
+    def _limits(self, items: dict[str, Item]) -> None:
+        if len(items) > self.max_items or any(item.quantity > self.max_quantity for item in items.values()):
+            raise Refused("LimitExceeded")
+
+    def _put(self, name: str, before: Cart | None, items: dict[str, Item], currency: str | None) -> Cart:
+        if not any(item.price is not None for item in items.values()):
+            currency = None
+        if before is not None and list(items.items()) == list(before.items.items()) and currency == before.currency:
+            return before
+        version, created = (before.version, before.created_at) if before is not None else (0, self.now)
+        ttl = 7 * DAY if name.startswith("guest-") else 30 * DAY
+        cart = Cart(next(self._numbers), version + 1, items, currency, created, self.now, self.now + ttl)
+        self._user(name).cart = cart
+        return cart
+
+    # ---- terms ----
+
+    def _replayed(self, request: Request) -> Key | None:
+        for key in self._user(request.user).keys:
+            if request.key == key.key and key.at + DAY > self.now:
+                if key.request != (request.what,):
+                    raise Refused("IdempotencyKeyReused")
+                return key
+        return None
+
+    def _remember(self, request: Request, status: int) -> None:
+        if request.key is None:
+            return
+        user = self._user(request.user)
+        living = [key for key in user.keys if key.at + DAY > self.now]
+        user.keys = [*living, Key(request.key, (request.what,), status, self.now)][-self.max_idempotency_keys :]
+
+    @staticmethod
+    def _conditions(request: Request, cart: Cart | None) -> None:
+        if request.wants is not None and (cart is None or cart.state != request.wants):
+            raise Refused("PreconditionFailed")
+        if request.create and cart is not None:
+            raise Refused("PreconditionFailed")
+
+    # ---- merges ----
+
+    def _merge(self, request: Request, source: str, strategy: str) -> Steps:
+        for _ in range(8):
+            known = self._replayed(request)
+            if known is not None:
+                yield from self._finish_replay(request.user, source)
+                return Told(known.status, replayed=True, cart=self.cart(request.user))
+            try:
+                seal = yield from self._take_source(source, request.user, strategy)
+                told = yield from self._move(request, source, seal)
+            except Stale as stale:
+                yield from self._resolve(stale.user)
+                continue
+            if told is not None:
+                return told
+        raise Refused("MergeAborted")
+
+    def _take_source(self, source: str, target: str, strategy: str) -> Generator[str, None, Seal | None]:
+        """Steps 1 and 2, unless the source bears the seal of the same merge; None without a cart. Raises Stale."""
+        giver = self._user(source)
+        if self.cart(source) is None:
+            return None
+        if giver.seal is not None and (giver.seal.target, giver.seal.strategy) == (target, strategy):
+            return giver.seal
+        self._check_seal(source)
+        merge = next(self._numbers)
+        yield "before"
+        self._check_seal(target)
+        self._user(target).marks[merge] = Mark(done=False, until=self.now + DAY)
+        self._written(target)
+        yield "after"
+        yield "before"
+        giver.seal = Seal(merge, target, strategy, self.now)
+        self._written(source)
+        yield "after"
+        return giver.seal
+
+    def _move(self, request: Request, source: str, seal: Seal | None) -> Generator[str, None, Told | None]:
+        """Steps 3 and 4; None if the merge was aborted. Raises Refused, Stale."""
+        target = request.user
+        cart = self.cart(source)
+        yield "before"
+        if seal is None or cart is None:
+            self._check_seal(target)
+            self._conditions(request, self.cart(target))
+            self._remember(request, 200)
+            if request.key is not None:
+                self._written(target)
+            yield "after"
+            return Told(200, replayed=False, cart=self.cart(target))
+        marks = self._user(target).marks
+        mark = marks.get(seal.merge)
+        refused = None
+        if mark is not None and not mark.done:
+            try:
+                self._check_seal(target)
+                self._take_over(request, cart, seal)
+            except Refused as error:
+                refused = error
+                del marks[seal.merge]
+            self._written(target)
+        elif mark is not None:
+            self._remember(request, 200)
+            if request.key is not None:
+                self._written(target)
+        yield "after"
+        yield from self._finish(source, seal, done=mark is not None and refused is None)
+        if refused is not None:
+            raise refused
+        return Told(200, replayed=False, cart=self.cart(target)) if mark is not None else None
+
+    def _finish_replay(self, target: str, source: str) -> Generator[str, None, None]:
+        """Step 4 of a merge whose answer was lost."""
+        seal = self._user(source).seal
+        mark = self._user(target).marks.get(seal.merge) if seal is not None and seal.target == target else None
+        if seal is not None and mark is not None and mark.done:
+            yield from self._finish(source, seal, done=True)
+
+    def _take_over(self, request: Request, source: Cart, seal: Seal) -> None:
+        """The change of step 3: the items go into the target, and the mark is done. Raises Refused."""
+        target = self._user(request.user)
+        before = self.cart(request.user)
+        self._conditions(request, before)
+        ours = dict(before.items) if before is not None and seal.strategy != "replace" else {}
+        money = before.currency if before is not None and seal.strategy != "replace" else None
+        brought = False
+        items = dict(ours)
+        for product, item in source.items.items():
+            own = ours.get(product)
+            if own is None:
+                items[product] = item
+                brought = brought or item.price is not None
+            elif seal.strategy != "keep":
+                together = own.quantity + item.quantity if seal.strategy == "sum" else max(own.quantity, item.quantity)
+                brought = brought or (own.price is None and item.price is not None)
+                items[product] = replace(own, quantity=together, price=item.price if own.price is None else own.price)
+        if brought and money not in {None, source.currency}:
+            raise Refused("CurrencyMismatch")
+        self._limits(items)
+        self._put(request.user, before, items, money or source.currency)
+        target.marks[seal.merge] = Mark(done=True, until=source.expires_at + DAY)
+        self._remember(request, 200)
+
+    def _resolve(self, name: str) -> Generator[str, None, None]:
+        """Abort the merge of an old seal, or finish it if its items have been moved."""
+        seal = self._user(name).seal
+        assert seal is not None
+        yield "before"
+        marks = self._user(seal.target).marks
+        mark = marks.get(seal.merge)
+        if mark is not None and not mark.done:
+            del marks[seal.merge]
+            self._written(seal.target)
+        yield "after"
+        yield from self._finish(name, seal, done=mark is not None and mark.done)
+
+    def _finish(self, name: str, seal: Seal, *, done: bool) -> Generator[str, None, None]:
+        yield "before"
+        user = self._user(name)
+        if user.seal is not None and user.seal.merge == seal.merge:
+            user.seal = None
+            if done:
+                user.cart = None
+            self._written(name)
+        yield "after"
+
+    def _check_seal(self, name: str) -> None:
+        """Raise Refused while the seal is young, and Stale when it is old."""
+        if self._is_sealed(self._user(name)):
+            raise Stale(name)
+
+    def _is_sealed(self, user: User) -> bool:
+        """Return whether there is an old seal. Raises Refused while it is young."""
+        if user.seal is not None and self.now - user.seal.at <= 5_000:
+            raise Refused("CartSealed")
+        return user.seal is not None
+
+    def _written(self, name: str) -> None:
+        """Drop the marks whose time is over, as each write of the record does."""
+        user = self._user(name)
+        user.marks = {merge: mark for merge, mark in user.marks.items() if mark.until > self.now}
+
+    def _user(self, name: str) -> User:
+        """Return what is known of this user; nothing, once all of it has expired."""
+        user = self.users.setdefault(name, User())
+        ends = [key.at + DAY for key in user.keys] + [mark.until for mark in user.marks.values()]
+        if user.cart is not None:
+            ends.append(user.cart.expires_at)
+        if max(ends, default=0) <= self.now:
+            user.cart, user.keys, user.marks, user.seal = None, [], {}, None
+        return user

@@ -1,0 +1,1 @@
+"""The real gunicorn with the real configuration, its processes killed and paused."""

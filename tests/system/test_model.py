@@ -1,0 +1,318 @@
+"""The real server and the model side by side: keys, tags, repetitions, answers that get lost, duplicates that race."""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from contextlib import ExitStack
+from itertools import count
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from cartsvc import errors
+from cartsvc.api.problems import PROBLEM_BY_ERROR
+from tests.support.http_clients import SECONDS, Client, Response
+from tests.support.model import Model, Refused, Request, Told
+from tests.support.servers import serve
+from tests.support.valkeys import valkey
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support import model
+    from tests.support.servers import Server
+
+MAX_QUANTITY, MAX_ITEMS, MAX_KEYS = 9, 3, 3
+SETTINGS = {
+    "CARTSVC_MAX_QUANTITY": str(MAX_QUANTITY),
+    "CARTSVC_MAX_ITEMS": str(MAX_ITEMS),
+    "CARTSVC_IDEMPOTENCY_KEYS": str(MAX_KEYS),
+    "CARTSVC_KEEP_ALIVE": "3600",  # a connection waits for hypothesis, not for a shopper
+}
+PRODUCTS = ["a", "b", "c", "d"]
+DAY = 86_400
+
+users = st.integers(0, 2)
+products = st.sampled_from(PRODUCTS)
+money = st.sampled_from(["EUR", "USD"])
+prices = st.none() | st.integers(0, 3)
+strategies = st.sampled_from(["sum", "max", "keep", "replace"])
+keys = st.none() | st.sampled_from(["k1", "k2", "k3", "k4", "k5"])
+fates = st.sampled_from(["answered", "answered", "answered", "lost", "doubled"])
+examples = count(1)
+
+
+class Conditions(NamedTuple):
+    """What a request says beside what to do. ``tag`` is the place of a state in all that were seen, -1 none of them."""
+
+    key: str | None
+    tag: int | None
+    create: bool
+
+
+NO_CONDITIONS = Conditions(None, None, create=False)
+conditions = st.just(NO_CONDITIONS) | st.builds(
+    Conditions, key=keys, tag=st.none() | st.integers(-1, 5), create=st.sampled_from([False, False, False, True])
+)
+
+
+@st.composite
+def some_lines(draw: st.DrawFn) -> tuple[tuple[str, int, int | None, str], ...]:
+    """One or two lines, in one currency, right by themselves."""
+    currency = draw(money)
+    lines = draw(st.lists(st.tuples(products, st.integers(1, 4), prices), min_size=1, max_size=2))
+    return tuple((product, quantity, price, "" if price is None else currency) for product, quantity, price in lines)
+
+
+class HttpMachine(RuleBasedStateMachine):
+    """The server, the model, and how to send both the same and compare. Carts of an example are its own."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url = url
+        self.client = Client(url)
+        example = next(examples)
+        self.users = [f"alice-{example}", f"bob-{example}", f"guest-{example}"]
+        self.model = Model(max_quantity=MAX_QUANTITY, max_items=MAX_ITEMS, max_idempotency_keys=MAX_KEYS, now=0)
+        self.etags: dict[int, str] = {}  # of the model's states, as far as they were ever seen
+        self.sent: list[Request] = []
+
+    def teardown(self) -> None:
+        """Let the connection go."""
+        self.client.connection.close()
+
+    # ---- what can happen ----
+
+    @rule(user=users, lines=some_lines(), conditions=conditions, fate=fates)
+    def add(self, user: int, lines: tuple[object, ...], conditions: Conditions, fate: str) -> None:
+        """A client adds."""
+        self.send(user, ("add", lines), conditions, fate)
+
+    @rule(user=users, lines=some_lines(), conditions=conditions, fate=fates)
+    def replace(self, user: int, lines: tuple[object, ...], conditions: Conditions, fate: str) -> None:
+        """A client puts a whole cart."""
+        self.send(user, ("replace", lines), conditions, fate)
+
+    @rule(
+        user=users,
+        product=products,
+        quantity=st.none() | st.integers(0, MAX_QUANTITY),
+        price=prices,
+        currency=money,
+        conditions=conditions,
+        fate=fates,
+    )
+    def set_item(
+        self,
+        *,
+        user: int,
+        product: str,
+        quantity: int | None,
+        price: int | None,
+        currency: str,
+        conditions: Conditions,
+        fate: str,
+    ) -> None:
+        """A client sets a quantity, or a price, or both."""
+        if quantity is None and price is None:
+            quantity = 1
+        self.send(user, ("set", product, quantity, price, "" if price is None else currency), conditions, fate)
+
+    @rule(user=users, product=products, conditions=conditions, fate=fates)
+    def remove_item(self, user: int, product: str, conditions: Conditions, fate: str) -> None:
+        """A client takes an item out."""
+        self.send(user, ("remove_item", product), conditions, fate)
+
+    @rule(user=users, conditions=conditions, fate=fates)
+    def remove(self, user: int, conditions: Conditions, fate: str) -> None:
+        """A client removes a cart."""
+        self.send(user, ("remove",), conditions, fate)
+
+    @rule(pair=st.permutations(range(3)), strategy=strategies, conditions=conditions, fate=fates)
+    def merge(self, pair: list[int], strategy: str, conditions: Conditions, fate: str) -> None:
+        """A client merges one cart into another."""
+        self.send(pair[0], ("merge", self.users[pair[1]], strategy), conditions, fate)
+
+    @rule(pair=st.permutations(range(3)), key=keys, fate=fates)
+    def sign_in(self, pair: list[int], key: str | None, fate: str) -> None:
+        """A client merges one cart into another, and does so once more."""
+        self.send(pair[0], ("merge", self.users[pair[1]], "max"), Conditions(key, None, create=False), fate)
+        self.perform(self.sent[-1], fate)
+
+    @precondition(lambda self: self.sent)
+    @rule(which=st.integers(0, 7), fate=fates)
+    def repeat(self, which: int, fate: str) -> None:
+        """A request is sent once more: a retry after a lost answer, or one long after."""
+        self.perform(self.sent[-1 - which % len(self.sent)], fate)
+
+    # ---- what must be so ----
+
+    @invariant()
+    def carts_are_as_they_should_be(self) -> None:
+        """Each cart is what the model says, under an ETag that never named another state."""
+        for user in self.users:
+            response = self.client.call("GET", f"/cart/{user}")
+            assert response.status == 200
+            self.compare(response.body, response.headers["ETag"], self.model.cart(user))
+
+    # ---- how it is done ----
+
+    def send(self, user: int, what: tuple[object, ...], conditions: Conditions, fate: str) -> None:
+        """Send a new request."""
+        state = conditions.tag
+        if state is not None and state >= 0:
+            seen = sorted(self.etags)
+            state = seen[-1 - state % len(seen)] if seen else None
+        request = Request(self.users[user], what, conditions.key, state, conditions.create)
+        self.sent.append(request)
+        self.perform(request, fate)
+
+    def perform(self, request: Request, fate: str) -> None:
+        """Send it to both and compare what they say.
+
+        An answer may be lost: its client is gone before it comes. A request with a key may be sent once more at the
+        same time, on another connection: whichever comes first is done, and the other one is its repetition.
+        """
+        self.wait_a_moment()
+        expected = self.expect(request)
+        if fate == "answered" or (fate == "doubled" and request.key is None):
+            self.compare_answers(self.call(request), expected)
+            return
+        with Client(self.url) as lost:
+            self.write(lost, request)
+            lost.connection.sock.shutdown(socket.SHUT_WR)
+            if fate == "doubled":
+                self.compare_answers(self.call(request), expected, doubled=True)
+            # It is done when an answer comes, which nobody reads.
+            assert select.select([lost.connection.sock], [], [], SECONDS)[0] != []
+            assert lost.connection.sock.recv(1, socket.MSG_PEEK) != b""
+
+    def wait_a_moment(self) -> None:
+        """The next item is added at another time: a merge that brings the same item of another time is a change."""
+        last = time.time_ns() // 1_000_000
+        while time.time_ns() // 1_000_000 == last:
+            pass
+        self.model.now += 1
+
+    def expect(self, request: Request) -> Told | str:
+        """What the model tells, or the name of the error."""
+        steps = self.model.run(request)
+        try:
+            while True:
+                next(steps)
+        except StopIteration as end:
+            told: Told = end.value
+            return told
+        except Refused as refused:
+            return refused.kind
+
+    def call(self, request: Request) -> Response:
+        """Send it and read its answer."""
+        self.write(self.client, request)
+        return self.client.answer()
+
+    def write(self, client: Client, request: Request) -> None:
+        """Send it."""
+        method, rest, body = as_http(request.what)
+        conditions = {}
+        if request.key is not None:
+            conditions["Idempotency_Key"] = request.key
+        if request.wants is not None:
+            conditions["If_Match"] = self.etags.get(request.wants, '"no-such-tag"')
+        if request.create:
+            conditions["If_None_Match"] = "*"
+        client.send(method, f"/cart/{request.user}{rest}", body, **conditions)
+
+    def compare_answers(self, response: Response, expected: Told | str, *, doubled: bool = False) -> None:
+        """The answer is what the model tells; of two at the same time either may be the first."""
+        if isinstance(expected, str):
+            assert told_of(response) == problem_of(expected)
+            return
+        assert response.status == expected.status, response.body
+        replayed = response.headers["Idempotency-Replayed"] == "true"
+        assert replayed == expected.replayed or (doubled and replayed)
+        if response.body is not None:
+            self.compare(response.body, response.headers["ETag"], expected.cart)
+
+    def compare(self, body: dict[str, Any], etag: str | None, expected: model.Cart | None) -> None:
+        """The cart is the one expected, and its ETag is that of its state and of no other."""
+        if expected is None:
+            assert (body["version"], body["items"], etag) == (0, [], None)
+            return
+        items = [(item["item_id"], item["quantity"], item["unit_price"]) for item in body["items"]]
+        assert items == [(name, item.quantity, item.price) for name, item in expected.items.items()]
+        assert (body["currency"], body["version"]) == (expected.currency, expected.version)
+        if expected.state not in self.etags:
+            assert etag is not None
+            assert etag not in self.etags.values()
+            self.etags[expected.state] = etag
+        assert etag == self.etags[expected.state]
+
+
+def as_http(what: tuple[Any, ...]) -> tuple[str, str, object]:
+    """Method, rest of the path and body of an operation."""
+    operation, *arguments = what
+    match operation, arguments:
+        case "add", [lines]:
+            return "POST", "/items", {"items": [as_line(*each) for each in lines]}
+        case "replace", [lines]:
+            return "PUT", "", {"items": [as_line(*each) for each in lines]}
+        case "set", [product, quantity, price, currency]:
+            return "PATCH", f"/items/{product}", {"quantity": quantity, **as_price(price, currency)}
+        case "remove_item", [product]:
+            return "DELETE", f"/items/{product}", None
+        case "remove", []:
+            return "DELETE", "", None
+        case "merge", [source, strategy]:
+            return "POST", "/merge", {"from_user_id": source, "strategy": strategy}
+    raise AssertionError(operation)
+
+
+def as_line(product: str, quantity: int, price: int | None, currency: str) -> dict[str, object]:
+    """A line as the API reads it."""
+    return {"product_id": product, "quantity": quantity, **as_price(price, currency)}
+
+
+def as_price(price: int | None, currency: str) -> dict[str, object]:
+    """A price as the API reads it, or nothing."""
+    return {} if price is None else {"unit_price": price, "currency": currency}
+
+
+def told_of(response: Response) -> tuple[int, str]:
+    """The status and the slug of a problem."""
+    assert response.headers["Content-Type"] == "application/problem+json", response
+    return response.status, response.body["type"].removeprefix("urn:cartsvc:problem:")
+
+
+def problem_of(name: str) -> tuple[int, str]:
+    """How the API tells this error."""
+    kind = PROBLEM_BY_ERROR[getattr(errors, name)]
+    return kind.status, kind.slug
+
+
+@pytest.mark.parametrize(
+    "server", [SETTINGS, SETTINGS | {"CARTSVC_THREADS": "4"}], ids=["gevent", "threads"], indirect=True
+)
+def test_the_server_does_what_the_model_says(server: Server) -> None:
+    """Every accepted change is in effect exactly once, whatever is repeated, doubled or never answered."""
+    search(server, share=1 / 2)
+
+
+@pytest.mark.parametrize("store", ["lmdb", "valkey"])
+def test_several_workers_do_what_the_model_says(store: str, tmp_path: Path) -> None:
+    """So it is when each request may be answered by another process, and what is doubled by two at the same time."""
+    with ExitStack() as stack:
+        url = f"lmdb://{tmp_path}/carts" if store == "lmdb" else stack.enter_context(valkey()).url
+        server = stack.enter_context(serve(**SETTINGS, CARTSVC_STORE_URL=url, WEB_CONCURRENCY="3"))
+        search(server, share=1 / 6)
+
+
+def search(server: Server, *, share: float) -> None:
+    """Each step is a few requests: only a share of the examples that are tried elsewhere."""
+    few = settings(max_examples=max(1, int(share * settings().max_examples)))
+    run_state_machine_as_test(lambda: HttpMachine(server.url), settings=few)

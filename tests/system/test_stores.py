@@ -1,0 +1,335 @@
+"""Stores that several processes share, torn apart: workers, servers and Valkey die under load, and nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from itertools import count
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.http_clients import NO_ANSWER, SECONDS, Client, Persistent, at_once
+from tests.support.servers import serve
+from tests.support.valkeys import valkey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from tests.support.servers import Server
+
+pytestmark = pytest.mark.usefixtures("soak_round")
+
+AWAY = (503, "urn:cartsvc:problem:store-unavailable", "1")
+UNKNOWN = (503, "urn:cartsvc:problem:outcome-unknown", "1")
+SEALED = "urn:cartsvc:problem:cart-sealed"
+ABORTED = "urn:cartsvc:problem:merge-aborted"
+CLIENTS = 8
+chance = random.Random()  # noqa: S311 - not for secrets
+# Adds of one client to one cart. Two clients share it, and a cart remembers 32 keyed writes: none is forgotten before
+# whoever sent it has its answer.
+EACH = 20
+DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
+THREADS = {"CARTSVC_THREADS": "4"}
+STORES = pytest.mark.parametrize("store_url", ["lmdb", "valkey"], indirect=True)
+
+
+@pytest.fixture
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A store of its own for each test, of the kind that its parameter names."""
+    if request.param == "lmdb":
+        yield f"lmdb://{tmp_path}/carts?sync=off"  # how others fare that wait for the disk is tested below
+        return
+    with valkey() as running:
+        yield running.url
+
+
+class Load:
+    """Clients at work. Each ``plays(client, number)`` for ever, and yields user_id and product when an add is accepted.
+
+    ``accepted`` has what they yielded, a list for each of them.
+    """
+
+    def __init__(self, url: str, plays: Callable[[Persistent, int], Iterator[tuple[str, str]]]) -> None:
+        self.clients = [Persistent(url) for _ in range(CLIENTS)]
+        self.accepted: list[list[tuple[str, str]]] = [[] for _ in range(CLIENTS)]
+        self._plays = plays
+        self._stopped = Event()
+
+    @contextmanager
+    def __call__(self) -> Iterator[Load]:
+        """While the block lasts they work. What one of them raises ends the block, and is raised."""
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            self._working = [pool.submit(self._work, number) for number in range(CLIENTS)]
+            try:
+                yield self
+            finally:
+                self._stopped.set()
+                for each in self._working:
+                    each.result()
+
+    def wait_for(self, more: int) -> None:
+        """Return once so many more adds were accepted."""
+        until = self._count() + more
+        self.wait_until(lambda: self._count() >= until)
+
+    def wait_to_meet(self, trouble: tuple[object, ...]) -> None:
+        """Return once somebody has met this, from now on."""
+        until = self.met()[trouble] + 1
+        self.wait_until(lambda: self.met()[trouble] >= until)
+
+    def met(self) -> Counter[tuple[object, ...]]:
+        """What all of them got instead of answers."""
+        return sum((Counter(dict(client.met)) for client in self.clients), Counter())
+
+    def carts(self) -> dict[str, dict[str, int]]:
+        """What must be there: each accepted add once, by user_id."""
+        found: dict[str, dict[str, int]] = {}
+        for accepted in self.accepted:
+            for user_id, product in accepted:
+                assert found.setdefault(user_id, {}).setdefault(product, 1) == 1
+        return found
+
+    def _work(self, number: int) -> None:
+        with closing(self.clients[number]) as client:
+            for added in self._plays(client, number):
+                self.accepted[number].append(added)
+                if self._stopped.is_set():
+                    break
+
+    def _count(self) -> int:
+        return sum(map(len, self.accepted))
+
+    def wait_until(self, holds: Callable[[], bool]) -> None:
+        """Return once this holds."""
+        deadline = time.monotonic() + 2 * SECONDS
+        while not holds():
+            assert not any(each.done() for each in self._working), "a client has ended"
+            assert time.monotonic() < deadline, self.met()
+            time.sleep(0.01)
+
+
+def adds(client: Persistent, number: int) -> Iterator[tuple[str, str]]:
+    """Add for ever, each product once, under a key each, to carts that two clients share.
+
+    Each answer must show all that this client was promised to be in that cart, once.
+    """
+    for cart in count():
+        user_id = f"user-{number // 2}-{cart}"
+        promised: dict[str, int] = {}
+        for each in range(EACH):
+            product = f"sku-{number}-{each}"
+            body = {"product_id": product, "quantity": 1}
+            response = client.call("POST", f"/cart/{user_id}", body, Idempotency_Key=f"key-{number}-{each}")
+            assert response.status == 200, response
+            promised[product] = 1
+            assert quantities(response.body).items() >= promised.items()
+            yield user_id, product
+
+
+def merges(client: Persistent, number: int) -> Iterator[tuple[str, str]]:
+    """Sign in for ever: add to a new guest's cart, and merge it into a user's; some give up at the first trouble.
+
+    Two clients share each user. One of them moves on to the next one, and merges the last one into that.
+    """
+    for turn in count():
+        user_id, guest = f"user-{number // 2}-{turn // 6}", f"guest-{number}-{turn}"
+        for each in (user_id, guest):
+            product = f"sku-{each}-{number}-{turn}"
+            added = until_accepted(client, f"/cart/{each}", {"product_id": product, "quantity": 1}, f"add-{product}")
+            assert quantities(added)[product] == 1
+            yield each, product
+        merge = f"/cart/{user_id}/merge", {"from_user_id": guest}
+        if chance.random() < 0.5:
+            until_accepted(client, *merge, f"merge-{guest}")
+        else:
+            client.try_once("POST", *merge)
+        if number % 2 and turn % 6 == 5:
+            following = f"user-{number // 2}-{turn // 6 + 1}"
+            until_accepted(client, f"/cart/{following}/merge", {"from_user_id": user_id}, f"merge-{user_id}")
+
+
+def until_accepted(client: Persistent, path: str, body: object, key: str) -> dict[str, Any]:
+    """POST this until it is accepted: while a cart is being merged, and when a merge was aborted, it is not."""
+    deadline = time.monotonic() + SECONDS
+    while True:
+        response = client.call("POST", path, body, Idempotency_Key=key)
+        if response.status == 200:
+            cart: dict[str, Any] = response.body
+            return cart
+        assert (response.status, response.body["type"]) in {(409, SEALED), (409, ABORTED)}, response
+        assert time.monotonic() < deadline, response
+        time.sleep(0.25)
+
+
+def quantities(cart: dict[str, Any]) -> dict[str, int]:
+    """How much of what is in this cart."""
+    return {item["item_id"]: item["quantity"] for item in cart["items"]}
+
+
+def stored(url: str, user_ids: Iterable[str]) -> dict[str, dict[str, int]]:
+    """What is in these carts now."""
+    with Client(url) as client:
+        return {user_id: quantities(client.call("GET", f"/cart/{user_id}").body) for user_id in user_ids}
+
+
+def kill_worker(server: Server) -> None:
+    """Kill one of its workers, any of them."""
+    os.kill(chance.choice(server.workers()), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("store_url", "environment"),
+    [("lmdb", {}), ("valkey", {}), ("lmdb", THREADS), ("valkey", THREADS)],
+    ids=["lmdb-gevent", "valkey-gevent", "lmdb-threads", "valkey-threads"],
+    indirect=["store_url"],
+)
+def test_workers_that_are_killed_lose_nothing(store_url: str, environment: dict[str, str]) -> None:
+    """Each add under a key is in its cart exactly once, whichever worker died over it; and no answer is a 5xx."""
+    with serve("--workers", "3", CARTSVC_STORE_URL=store_url, **environment) as server:
+        load = Load(server.url, adds)
+        with load():
+            for _ in range(3):
+                load.wait_for(chance.randrange(10, 100))
+                kill_worker(server)
+            load.wait_for(chance.randrange(10, 100))
+            for pid in server.workers():
+                os.kill(pid, signal.SIGKILL)
+            load.wait_for(50)
+
+        assert load.met().keys() == {NO_ANSWER}
+        assert stored(server.url, load.carts()) == load.carts()
+
+
+@STORES
+def test_merges_conserve_items_when_workers_die_of_their_writes(store_url: str) -> None:
+    """Each item is in one cart, once, wherever a worker died in a merge; and no cart stays sealed for ever."""
+    chaos = ("--workers", "3", "--pythonpath", "tests,tests/system", "mortal_store:app")
+    with serve(*chaos, CARTSVC_STORE_URL=store_url) as server:
+        load = Load(server.url, merges)
+        with load():
+            load.wait_until(lambda: server.log().count("was sent SIGKILL") >= 8)
+
+        assert load.met().keys() == {NO_ANSWER}
+        with closing(Persistent(server.url)) as client:
+            for user_id in load.carts():
+                until_accepted(client, f"/cart/{user_id}", {"product_id": "last", "quantity": 1}, "last")
+        found = sum((Counter(cart) for cart in stored(server.url, load.carts()).values()), Counter())
+        assert found.pop("last") == len(load.carts())
+        assert found == {product: 1 for cart in load.carts().values() for product in cart}
+
+
+@pytest.mark.parametrize("sync", ["on", "lazy", "off"])
+def test_a_server_that_is_killed_loses_nothing(sync: str, tmp_path: Path) -> None:
+    """All processes die under load, and another server goes on in the same directory: each add is there, once.
+
+    What was written stays with the system when a process dies, whatever ``sync`` says; that is for power cuts.
+    """
+    with serve("--workers", "2", CARTSVC_STORE_URL=f"lmdb://{tmp_path}/carts?sync={sync}") as server:
+        load = Load(server.url, adds)
+        with load():
+            load.wait_for(chance.randrange(20, 200))
+            server.kill()
+            server.start()
+            load.wait_for(50)
+
+        assert load.met().keys() == {NO_ANSWER}
+        assert stored(server.url, load.carts()) == load.carts()
+
+
+def test_a_valkey_that_is_paused_killed_and_restarted_loses_nothing() -> None:
+    """Meanwhile the answer is 503 with Retry-After; then the service goes on by itself, and each add is there, once."""
+    with (
+        valkey(*DURABLE) as store,
+        serve(CARTSVC_STORE_URL=store.url, CARTSVC_STORE_TIMEOUT="0.3", WEB_CONCURRENCY="2") as server,
+        closing(Persistent(server.url)) as probe,
+        store.client() as operator,
+    ):
+
+        def readiness() -> tuple[object, ...]:
+            response = probe.try_once("GET", "/readyz")
+            assert response is not None
+            return response.status, response.body.get("type"), response.headers["Retry-After"]
+
+        load = Load(server.url, adds)
+        with load():
+            load.wait_for(chance.randrange(20, 100))
+            store.pause()
+            load.wait_to_meet(AWAY)
+            assert readiness() == AWAY
+            store.resume()
+            load.wait_for(chance.randrange(20, 100))
+
+            operator.client_pause(1000, all=False)  # it reads, and writes wait
+            load.wait_to_meet(UNKNOWN)
+            load.wait_for(chance.randrange(20, 100))
+
+            store.kill()
+            load.wait_to_meet(AWAY)
+            assert readiness() == AWAY
+            store.start()
+            load.wait_for(chance.randrange(20, 100))
+            assert readiness() == (200, None, None)
+
+        assert load.met().keys() == {AWAY, UNKNOWN}
+        assert stored(server.url, load.carts()) == load.carts()
+
+
+@STORES
+def test_two_servers_on_one_store_are_one(store_url: str) -> None:
+    """What one of them was told the other one shows at once; and each takes the other one's ETags."""
+    alone = {"CARTSVC_STORE_URL": store_url, "WEB_CONCURRENCY": "1"}
+    with (
+        serve(**alone) as first,
+        serve(**alone) as second,
+        Client(first.url) as here,
+        Client(second.url) as there,
+    ):
+        for total in range(1, 101, 2):
+            for client, other, quantity in ((here, there, total), (there, here, total + 1)):
+                written = client.add("alice")
+                seen = other.call("GET", "/cart/alice")
+                assert (written.status, written.body["total_quantity"]) == (200, quantity)
+                assert (seen.body, seen.headers["ETag"]) == (written.body, written.headers["ETag"])
+
+        known = seen.headers["ETag"]
+        assert there.call("GET", "/cart/alice", If_None_Match=known).status == 304
+        changed = here.call("PATCH", "/cart/alice/items/sku-1", {"quantity": 7}, If_Match=known)
+        refused = there.call("PATCH", "/cart/alice/items/sku-1", {"quantity": 8}, If_Match=known)
+        assert (changed.status, refused.status) == (200, 412)
+        assert (refused.body["cart"], refused.headers["ETag"]) == (changed.body, changed.headers["ETag"])
+        assert there.call("DELETE", "/cart/alice", If_Match=refused.headers["ETag"]).status == 204
+        assert here.call("GET", "/cart/alice").body["version"] == 0
+
+
+def add_from_two_servers(store_url: str, *application: str) -> list[int]:
+    """Let 16 clients add 40 times each to one cart, through two servers, and tell what they are answered, in order."""
+    alone = {"CARTSVC_STORE_URL": store_url, "CARTSVC_MAX_QUANTITY": "1000000", "WEB_CONCURRENCY": "1"}
+    with serve(*application, **alone) as first, serve(*application, **alone) as second:
+
+        def add(client: Client, _: int) -> list[int]:
+            responses = [client.add("alice") for _ in range(40)]
+            assert [response.status for response in responses] == [200] * 40
+            return [response.body["total_quantity"] for response in responses]
+
+        told = at_once(16, [first.url, second.url], add)
+    return sorted(total for each in told for total in each)
+
+
+@STORES
+def test_no_add_is_lost_between_two_servers(store_url: str) -> None:
+    """16 clients x 40 adds without keys to one cart are 640 exactly, and each is answered with a total of its own."""
+    assert add_from_two_servers(store_url) == list(range(1, 641))
+
+
+def test_a_careless_store_would_be_found_out(tmp_path: Path) -> None:
+    """The promise above is not kept by a store that reads and writes in two steps."""
+    careless = ("--pythonpath", "tests,tests/system", "careless_store:app")
+    assert add_from_two_servers(f"lmdb://{tmp_path}/carts?sync=off", *careless) != list(range(1, 641))

@@ -1,0 +1,1 @@
+"""Tests without a server, in the folders of the package."""

@@ -1,0 +1,1 @@
+"""Tests of cartsvc.stores that need no store."""
