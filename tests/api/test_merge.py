@@ -383,7 +383,7 @@ def seal(store: MemoryStore, user_id: str, at: int, strategy: Strategy = "sum") 
 
 def mark(store: MemoryStore, user_id: str, *marks: MergeMark) -> None:
     """Leave these marks there."""
-    store.update(user_id, lambda record: (structs.replace(record, tag="marked", marks=marks), None))
+    store.update(user_id, lambda record: (structs.replace(record, tag="marked", merge_marks=marks), None))
 
 
 WRITES = [

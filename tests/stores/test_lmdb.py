@@ -430,7 +430,7 @@ def test_a_full_store_can_be_read_and_emptied(small: LmdbStore, clock: FakeClock
 
     with pytest.raises(StoreFull):
         mark_absent_carts()
-    kept[user] = put(small, user, structs.replace(kept[user], tag="marked", marks=(mark,)))
+    kept[user] = put(small, user, structs.replace(kept[user], tag="marked", merge_marks=(mark,)))
     with pytest.raises(StoreFull):
         small.ping()
     for each in others:
@@ -584,9 +584,9 @@ def test_a_full_disk_is_a_full_store(
 ) -> None:
     """No cart is lost, and removing works; once there is room again, so does the rest."""
     full = os.statvfs_result([0 if n == 4 else each for n, each in enumerate(os.statvfs(path))])  # f_bavail
+    store.ping()
     with monkeypatch.context() as patch:
         patch.setattr(os, "statvfs", lambda _: full)
-        store.ping()
         kept = fill(store, clock, (5000, 9000))
         with pytest.raises(StoreFull):
             store.ping()
