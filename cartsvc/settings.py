@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct, structs
 
-from cartsvc.auth.config import AuthConfig, AuthFaults, load_auth_config
+from cartsvc.auth.config import AuthConfig, load_auth_config
 from cartsvc.carts.cart import MAX_LIMITS, Limits
 from cartsvc.carts.record import CART_TTL_RANGE_MS, IDEMPOTENCY_TTL_RANGE_MS, MAX_IDEMPOTENCY_KEYS, Policy
 from cartsvc.errors import SettingsError
@@ -223,7 +223,7 @@ def _auth(env: EnvReader) -> AuthConfig | None:
             audience=values["jwt_audience"],
             guest_key=values["guest_key"],
         )
-    except AuthFaults as error:
+    except SettingsError as error:
         env.faults += error.faults
         return None
 

@@ -663,7 +663,7 @@ import sys, time, gevent
 from cartsvc.errors import KeysUnavailable
 from cartsvc.auth.jwks import JwksKeys, jwks_fetcher
 
-keys = JwksKeys(jwks_fetcher(sys.argv[1], timeout=20), algorithms=("RS256",), monotonic=time.monotonic, patience=20)
+keys = JwksKeys(jwks_fetcher(sys.argv[1], timeout=20), algorithms=("RS256",), monotonic=time.monotonic, max_wait_s=20)
 ticks = []
 def others():
     while len(ticks) < 10**6:
