@@ -117,7 +117,7 @@ def _all_latest(of: Stored) -> int:
     record = of.record
     assert record.cart is not None
     assert record.seal is not None
-    times = [each.at for each in (*record.keys, *record.marks, record.seal)]
+    times = [each.at for each in (*record.idempotency_keys, *record.merge_marks, record.seal)]
     return max(record.cart.created_at, record.cart.updated_at, *times)
 
 
