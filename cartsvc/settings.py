@@ -205,8 +205,8 @@ def _auth(env: EnvReader) -> AuthConfig | None:
     if "CARTSVC_AUTH" not in env.environ and (names := _auth_names(env.environ)):
         # A forgotten CARTSVC_AUTH=jwt would leave every cart open to every client.
         env.faults.append(
-            f"CARTSVC_AUTH: must be set beside {', '.join(names)}: to jwt, or to none if every client may read and "
-            "change every cart"
+            f"CARTSVC_AUTH: must be set together with {', '.join(names)}: to jwt, or to none if every client may "
+            "read and change every cart"
         )
     if mode != "jwt":
         return None

@@ -1,7 +1,7 @@
-"""One line of a back-up: a record as JSON with named fields, and the strict way back.
+"""Write a record as one line of a backup, JSON with named members, and read it back strictly.
 
-Each line stands for itself and says its format, so that back-ups can be split, joined and searched. Whatever the store
-keeps of a user_id is in it but the tag, which is new at every write. Times have their milliseconds.
+Each line is complete and contains the version of its format, so that backups can be split, joined and searched. It has
+everything that the store keeps for a user_id except the tag, which is new at every write. Times have milliseconds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FORMAT: Final = 1
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _MESSAGE = re.compile(r"(?P<detail>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
-_PATH_SEGMENT = re.compile(r"\.(\w+)|\[(\d+)\]")  # msgspec writes [...] for a member of options, which it does not name
+_PATH_SEGMENT = re.compile(r"\.(\w+)|\[(\d+)\]")  # msgspec writes [...] for any member of options
 
 
 class _Time:
@@ -145,8 +145,8 @@ _encoder = msgspec.json.Encoder(enc_hook=str)  # of _Time; msgspec knows the oth
 def read_line(line: bytes, *, tag: str, now: int) -> tuple[str, Record]:
     """Return the user_id and the record of a line; the record gets this tag.
 
-    ``now`` is in milliseconds since the epoch. Raises InvalidRequest, which names what is wrong and where, unless the
-    service could have made this record by now.
+    ``now`` is in milliseconds since the epoch. Raise InvalidRequest, which lists the faults with their places, unless
+    the service could have written this record by now.
     """
     try:
         parsed = _decoder.decode(line)
@@ -156,7 +156,7 @@ def read_line(line: bytes, *, tag: str, now: int) -> tuple[str, Record]:
         pointer = "".join(f"/{name or index}" for name, index in _PATH_SEGMENT.findall(path or ""))
         raise InvalidRequest([Fault(pointer, f"{detail}.")]) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequest([Fault("", f"This is no JSON: {error}.")]) from None
+        raise InvalidRequest([Fault("", f"This is not JSON: {error}.")]) from None
     if faults := list(_repeated_names(line)):
         raise InvalidRequest(faults)
     record = _from_line(parsed, tag)
@@ -215,7 +215,7 @@ def _from_cart(cart: _Cart) -> Cart:
     if len(made) < len(cart.items):  # two items became one, so later ones were compared with the wrong item
         faults = [Fault("/cart/items", "Two items have the same product and the same options.")]
     if cart.currency is not None and all(item.unit_price is None for item in cart.items):
-        faults.append(Fault("/cart/currency", "A currency stands only where an item has a price."))
+        faults.append(Fault("/cart/currency", "A currency is allowed only if an item has a price."))
     if faults:
         raise InvalidRequest(faults)
     items = [structs.replace(new, added_at=item.added_at.ms) for new, item in zip(made, cart.items, strict=True)]
@@ -232,7 +232,7 @@ class _Repeating(dict[str, Any]):
 
 
 def _repeated_names(line: bytes) -> Iterator[Fault]:
-    """Yield the places of names that are there twice in one object: msgspec would take the last one's value."""
+    """Yield a fault for each object with a repeated name, because msgspec silently uses the last value."""
     repeats = False
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -250,7 +250,7 @@ def _repeated_names(line: bytes) -> Iterator[Fault]:
 
 def _repeating(part: Any, pointer: str) -> Iterator[Fault]:  # noqa: ANN401 - what JSON is made of
     if isinstance(part, _Repeating):
-        yield Fault(pointer, "A name is there twice in this object.")
+        yield Fault(pointer, "This object has a name twice.")
     members = enumerate(part) if isinstance(part, list) else part.items() if isinstance(part, dict) else ()
     for name, each in members:
         yield from _repeating(each, pointer + pointer_segment(str(name)))

@@ -427,7 +427,8 @@ def test_keys_without_authentication_stop_the_start(monkeypatch: pytest.MonkeyPa
     """CARTSVC_AUTH=jwt was forgotten: without it every cart would be open. Misspelt and empty keys count as well."""
     (fault,) = faults(monkeypatch, **{name: value})
     assert fault == (
-        f"CARTSVC_AUTH: must be set beside {name}: to jwt, or to none if every client may read and change every cart"
+        f"CARTSVC_AUTH: must be set together with {name}: to jwt, or to none if every client may read and "
+        "change every cart"
     )
 
 

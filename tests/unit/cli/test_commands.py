@@ -84,7 +84,7 @@ def test_what_goes_out_comes_in_as_it_was(desk: Desk, other: Desk) -> None:
     assert len(desk.content()) == 6
     imported = other.run("import", stdin=exported.stdout_bytes)
     assert (imported.exit_code, imported.stdout) == (0, "")
-    assert imported.stderr.startswith("6 imported, 0 there already, 0 replaced, 0 skipped, 0 expired, 0 wrong, ")
+    assert imported.stderr.startswith("6 imported, 0 unchanged, 0 replaced, 0 skipped, 0 expired, 0 invalid, ")
     assert other.content() == desk.content()
     tags = [record.tag for store in (desk.store, other.store) for _, record in store.scan()]
     assert len(set(tags)) == 12
@@ -390,7 +390,7 @@ def test_a_wrong_line_is_named_and_left_out(desk: Desk, pointer: str, value: Any
     said, summary = imported.stderr.splitlines()
     assert said.startswith(f"line 3: {named} " if named else "line 3: ")
     assert "2 imported" in summary
-    assert "1 wrong" in summary
+    assert "1 invalid" in summary
 
 
 @pytest.mark.parametrize(
@@ -437,7 +437,7 @@ def test_a_line_without_an_end_is_not_read_into_memory(desk: Desk, monkeypatch: 
     monkeypatch.setattr("cartsvc.cli.commands._MAX_LINE_BYTES", 100)
     imported = desk.run("import", stdin=b"\n" + b" " * 101)
     assert imported.exit_code == 1
-    assert imported.stderr == "Error: line 2: Longer than any record. This is no back-up.\n"
+    assert imported.stderr == "Error: line 2: Longer than any record. The file is not a backup.\n"
 
 
 def test_the_limits_here_are_not_those_of_where_it_comes_from(desk: Desk, other: Desk) -> None:
@@ -491,8 +491,8 @@ def test_a_record_that_is_there_stays(desk: Desk, other: Desk, option: list[str]
     before = other.store.get("alice")
     imported = other.run("import", *option, stdin=backup)
     assert imported.exit_code == 0
-    assert imported.stderr.splitlines()[0] == "line 1: alice has another record, which stays."
-    assert "1 imported, 0 there already, 0 replaced, 1 skipped" in imported.stderr
+    assert imported.stderr.splitlines()[0] == "line 1: alice has another record, which was kept."
+    assert "1 imported, 0 unchanged, 0 replaced, 1 skipped" in imported.stderr
     assert other.store.get("alice") == before
     assert other.content()["bob"] == desk.content()["bob"]
 
@@ -501,8 +501,8 @@ def test_a_record_that_is_there_can_be_replaced(desk: Desk, other: Desk) -> None
     """With --on-conflict replace the back-up wins, and says where."""
     imported = other.run("import", "--on-conflict", "replace", stdin=_two_stores(desk, other))
     assert imported.exit_code == 0
-    assert imported.stderr.splitlines()[0] == "line 1: alice had another record, which is gone."
-    assert "1 imported, 0 there already, 1 replaced, 0 skipped" in imported.stderr
+    assert imported.stderr.splitlines()[0] == "line 1: alice had another record, which was replaced."
+    assert "1 imported, 0 unchanged, 1 replaced, 0 skipped" in imported.stderr
     assert other.content() == desk.content()
 
 
@@ -514,7 +514,7 @@ def test_running_it_again_does_nothing(desk: Desk, other: Desk, option: str) -> 
     other.run("import", stdin=backup)
     before = dict(other.store.scan())
     imported = other.run("import", "--on-conflict", option, stdin=backup)
-    assert (imported.exit_code, imported.stderr.startswith("0 imported, 6 there already, 0 replaced")) == (0, True)
+    assert (imported.exit_code, imported.stderr.startswith("0 imported, 6 unchanged, 0 replaced")) == (0, True)
     assert dict(other.store.scan()) == before
 
 
@@ -544,7 +544,7 @@ def test_of_two_lines_of_one_record_the_later_one_counts(desk: Desk, other: Desk
     store = Shopper(desk.clock)
     commands = carts_commands(store, clock=desk.clock, new_tag=lambda: "run")
     said = CliRunner().invoke(commands, ["import"], input=first + second, catch_exceptions=False).stderr
-    assert said.startswith("line 2: alice has another record, which stays.")
+    assert said.startswith("line 2: alice has another record, which was kept.")
     record = store.get("alice")
     assert record is not None
     assert record.cart is not None
@@ -578,7 +578,7 @@ def test_a_store_in_trouble_stops_it(desk: Desk, other: Desk, trouble: Exception
     assert said[2].startswith("Error: ")
     assert set(other.content()) == set(users[:3])
     other.store.trouble = {}
-    assert "3 imported, 3 there already" in other.run("import", stdin=backup).stderr
+    assert "3 imported, 3 unchanged" in other.run("import", stdin=backup).stderr
     assert other.content() == desk.content()
 
 
@@ -622,7 +622,7 @@ def test_purge_clears_what_has_expired(desk: Desk) -> None:
     desk.store.damaged = {"dora"}
     desk.clock.advance(100_000)
     purged = desk.run("purge")
-    assert (purged.exit_code, purged.stderr) == (0, "1 expired records cleared away.\n")
+    assert (purged.exit_code, purged.stderr) == (0, "1 expired records deleted.\n")
     assert {user_id for user_id, _ in desk.store.scan()} == {"dora", "long"}
 
 
@@ -637,7 +637,7 @@ def test_what_cannot_be_read_is_erased_when_asked(desk: Desk) -> None:
     purged = desk.run("purge", "--unreadable", stdin="y\n")
     assert purged.exit_code == 0
     assert purged.stdout == ""
-    assert purged.stderr.endswith("dora: erased.\nemil: erased.\n2 unreadable records erased.\n")
+    assert purged.stderr.endswith("dora: deleted.\nemil: deleted.\n2 unreadable records deleted.\n")
     assert desk.content() == before
 
 
@@ -649,10 +649,10 @@ def test_one_user_is_forgotten_when_asked(desk: Desk) -> None:
     assert "alice" in desk.content()
     desk.store.damaged = {"dora"}
     for user_id, said in [
-        ("alice", "a cart was removed, number of items: 2"),
+        ("alice", "a cart was deleted, number of items: 2"),
         ("alice", "nothing was stored"),
-        ("bob", "a record without a cart was removed"),
-        ("dora", "an unreadable record was removed"),
+        ("bob", "a record without a cart was deleted"),
+        ("dora", "an unreadable record was deleted"),
         ("dora", "nothing was stored"),
     ]:
         purged = desk.run("purge", "--user", user_id, "--yes")
@@ -797,7 +797,7 @@ def test_the_command_line_refuses_memory() -> None:
     """With the reason, and an exit code that a script notices."""
     refused = flask("export", url="memory://")
     assert (refused.returncode, refused.stdout) == (1, b"")
-    assert b"another process" in refused.stderr
+    assert b"does not support memory://" in refused.stderr
 
 
 @pytest.mark.parametrize("command", ["export", "import"])
