@@ -30,8 +30,8 @@ from cartsvc.carts.service import CartService
 from cartsvc.cli.backup import read_line, write_line
 from cartsvc.errors import CartsvcError, InvalidRequest
 from cartsvc.stores.memory import MemoryStore
+from tests.support.carts_cli import CartsCli
 from tests.support.clock import FakeClock
-from tests.support.desk import Desk
 from tests.support.faults import Crash, FaultyStore, crash
 from tests.support.importable import Stored, stored
 
@@ -64,15 +64,15 @@ def test_export_and_import_are_inverse(of: Stored) -> None:
 @given(st.data())
 def test_the_commands_are_inverse(data: st.DataObject) -> None:
     """The same of whole back-ups, through the commands; only what has expired stays behind."""
-    desk = Desk()
+    cli = CartsCli()
     names = data.draw(st.lists(st.sampled_from("abcd"), max_size=3, unique=True))
-    records = [data.draw(stored(now=desk.clock.now, user_id=name)) for name in names]
+    records = [data.draw(stored(now=cli.clock.now, user_id=name)) for name in names]
     lines = {of.user_id: write_line(of.user_id, of.record) for of in records}
     live = {of.user_id for of in records if of.record.expires_at > of.now}
-    imported = desk.run("import", stdin=b"".join(lines.values()))
+    imported = cli.run("import", stdin=b"".join(lines.values()))
     assert imported.exit_code == 0, imported.stderr
-    assert desk.run("export").stdout_bytes.splitlines(keepends=True) == [lines[name] for name in names if name in live]
-    again = desk.run("import", stdin=b"".join(lines.values()))
+    assert cli.run("export").stdout_bytes.splitlines(keepends=True) == [lines[name] for name in names if name in live]
+    again = cli.run("import", stdin=b"".join(lines.values()))
     assert f"{len(live)} unchanged" in again.stderr
 
 
@@ -248,15 +248,15 @@ def test_a_record_that_cannot_be_is_refused(name: str, of: Stored) -> None:
 @given(of=stored(whole=True), name=st.sampled_from(sorted(WRONG)))
 def test_nothing_of_a_refused_record_is_stored(of: Stored, name: str) -> None:
     """Through the command: its line and its place are named, and the store is as it was."""
-    desk = Desk(FakeClock(of.now))
+    cli = CartsCli(FakeClock(of.now))
     place, change = WRONG[name]
     line = json.loads(write_line(of.user_id, of.record))
     change(line, of)
-    imported = desk.run("import", stdin="\n" + json.dumps(line))
+    imported = cli.run("import", stdin="\n" + json.dumps(line))
     assert imported.exit_code == 1
     assert imported.stderr.startswith("line 2: ")
     assert f"{place} " in imported.stderr
-    assert desk.content() == {}
+    assert cli.content() == {}
 
 
 @pytest.mark.parametrize(
@@ -270,13 +270,13 @@ def test_nothing_of_a_refused_record_is_stored(of: Stored, name: str) -> None:
 )
 def test_a_name_that_is_there_twice_is_refused(found: bytes, repeated: bytes, place: str) -> None:
     """Which of the two values counts is unpredictable (RFC 8259, section 4), so neither does."""
-    desk = Desk()
-    desk.fill()
-    line = next(line for line in desk.run("export").stdout_bytes.splitlines() if b'"alice"' in line)
+    cli = CartsCli()
+    cli.fill()
+    line = next(line for line in cli.run("export").stdout_bytes.splitlines() if b'"alice"' in line)
     line = line.replace(b'"options":{}', b'"options":{"a":"1"}', 1) if b"options" in repeated else line
     line = line.replace(found, repeated, 1)
     with pytest.raises(InvalidRequest) as error:
-        read_line(line, tag="t", now=desk.clock())
+        read_line(line, tag="t", now=cli.clock())
     assert [(fault.pointer, "twice" in fault.detail) for fault in error.value.faults] == [(place, True)] or (
         b"options" in repeated
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -30,7 +31,7 @@ MUG = NewItem("mug", 2, {}, 950, "EUR")
 TEE = NewItem("tee", 1, {"size": "M", "größe": "L"})
 
 
-class Shelf(MemoryStore):
+class SharedStore(MemoryStore):
     """A memory store that others can reach, with records on it that nobody can read, and trouble to come."""
 
     shared: ClassVar[bool] = True
@@ -62,14 +63,14 @@ class Shelf(MemoryStore):
         return super().delete(user_id)
 
 
-class Desk:
+class CartsCli:
     """A store, its clock, and the commands on it."""
 
     _tags = map("run-{}".format, count())
 
     def __init__(self, clock: FakeClock | None = None) -> None:
         self.clock = clock or FakeClock()
-        self.store = Shelf(self.clock)
+        self.store = SharedStore(self.clock)
         self.commands = carts_commands(self.store, clock=self.clock, new_tag=self._tags.__next__)
 
     def run(self, *arguments: str, stdin: bytes | str | None = None) -> Result:
@@ -96,3 +97,22 @@ class Desk:
         faulty.plan(before={3: crash})
         with pytest.raises(Crash):
             make_service(faulty, self.clock).merge("carol", "guest-3", "max", conditions=NONE)
+
+
+def good_line(clock: FakeClock | None = None) -> dict[str, Any]:
+    """A line with one of everything."""
+    cli = CartsCli(clock)
+    service = make_service(cli.store, cli.clock)
+    service.add("guest-1", [MUG], conditions=NONE)
+    service.add("alice", [MUG, TEE], conditions=WriteConditions(key_digest=b"k" * 16, fingerprint=b"r" * 16))
+    cli.clock.advance(1)
+    service.merge("alice", "guest-1", "sum", conditions=NONE)
+    faulty = FaultyStore(cli.store)
+    faulty.plan(before={3: crash})
+    with pytest.raises(Crash):
+        make_service(faulty, cli.clock).merge("bob", "alice", "sum", conditions=NONE)
+    return next(line for line in map(fields_of, cli.run("export").stdout.splitlines()) if line["user_id"] == "alice")
+
+
+def fields_of(line: str | bytes) -> dict[str, Any]:
+    return dict(json.loads(line))
