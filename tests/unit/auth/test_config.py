@@ -1,4 +1,4 @@
-"""Holds keys.py to RFC 7517, 7518 and 8725: which keys can be made, and which settings are refused."""
+"""Test keys and the settings of authentication: which are accepted (RFC 7517, 7518 and 8725)."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_an_unfit_key_cannot_be_made(algorithm: str, material: object) -> None:
 
 
 def faults(**changes: str | None) -> list[str]:
-    """What is said of these settings; no value may stand in it."""
+    """Return the faults of these settings, which contain no value."""
     with pytest.raises(SettingsError) as error:
         settings(**changes)
     for value in changes.values():
@@ -167,7 +167,7 @@ def test_a_pem_key_that_cannot_be_read_is_named(text: str) -> None:
 
 
 def test_keys_of_the_wrong_kind_are_named() -> None:
-    """For their algorithms, and beside each other."""
+    """For their algorithms, and together with another kind."""
     rsa_key = public_pem("rsa")
     short = "or is an RSA key of fewer than 2048 bits"
     for changes, expected in [
@@ -191,7 +191,7 @@ def test_keys_of_the_wrong_kind_are_named() -> None:
 
 @pytest.mark.parametrize("text", ["none", "None", "HS256,none", "RS256, NONE "])
 def test_none_is_never_an_algorithm(text: str) -> None:
-    """Nor beside others."""
+    """Also not with others."""
     expected = "CARTSVC_JWT_ALGORITHMS: 'none' is not allowed: anyone could forge tokens"
     assert expected in faults(algorithms=text)
 
@@ -278,7 +278,7 @@ def test_a_key_set_is_got_safely(url: str) -> None:
     ],
 )
 def test_a_key_set_is_not_got_otherwise(url: str, expected: str) -> None:
-    """Who can change it on its way could sign tokens."""
+    """Anyone who can change it on its way could sign tokens."""
     (fault,) = faults(key=None, jwks_url=url)
     assert fault.startswith(f"CARTSVC_JWT_JWKS_URL: {expected}")
 
@@ -296,7 +296,7 @@ def test_names_that_are_empty_or_the_guests_own_are_refused(name: str) -> None:
 
 
 def test_every_fault_is_named_at_once() -> None:
-    """One start tells all that is wrong."""
+    """One start reports all faults."""
     found = faults(key="short", jwks_url="ftp://x", algorithms="none", issuer="", audience="", guest_key="short")
     assert {each.partition(":")[0] for each in found} == {
         "CARTSVC_JWT_KEY",

@@ -14,5 +14,5 @@ def cli() -> CartsCli:
 
 @pytest.fixture
 def other(cli: CartsCli) -> CartsCli:
-    """Another store, empty."""
+    """Return the commands for another store, which is empty."""
     return CartsCli(cli.clock)

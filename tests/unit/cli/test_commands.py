@@ -48,16 +48,16 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_stats_counts_what_there_is(cli: CartsCli) -> None:
-    """As JSON on standard output; who cannot be read is named on standard error."""
+    """As JSON on standard output; unreadable records are reported on standard error."""
     cli.fill()
     cli.store.damaged = {"dora"}
     counted = cli.run("stats")
     assert counted.exit_code == 1
     assert counted.stderr == f"dora: {RecordUnreadable()}\n"
-    told = json.loads(counted.stdout)
+    counts = json.loads(counted.stdout)
     sizes = {user_id: len(user_id) + len(encode(record)) for user_id, record in MemoryStore.scan(cli.store)}
     largest = max(sizes, key=lambda user_id: sizes[user_id])
-    assert told == {
+    assert counts == {
         "records": 6,
         "carts": 4,
         "guests": 2,
@@ -73,8 +73,8 @@ def test_stats_counts_what_there_is(cli: CartsCli) -> None:
 
 def test_stats_of_an_empty_store(cli: CartsCli) -> None:
     """Nothing is a number too."""
-    told = json.loads(cli.run("stats").stdout)
-    assert (told["records"], told["largest"]) == (0, {"user_id": None, "bytes": 0})
+    counts = json.loads(cli.run("stats").stdout)
+    assert (counts["records"], counts["largest"]) == (0, {"user_id": None, "bytes": 0})
 
 
 def test_purge_clears_what_has_expired(cli: CartsCli) -> None:
@@ -110,7 +110,7 @@ def test_one_user_is_forgotten_when_asked(cli: CartsCli) -> None:
     assert cli.run("purge", "--user", "alice", stdin="n\n").exit_code == 1
     assert "alice" in cli.content()
     cli.store.damaged = {"dora"}
-    for user_id, said in [
+    for user_id, message in [
         ("alice", "a cart was deleted, number of items: 2"),
         ("alice", "nothing was stored"),
         ("bob", "a record without a cart was deleted"),
@@ -118,7 +118,7 @@ def test_one_user_is_forgotten_when_asked(cli: CartsCli) -> None:
         ("dora", "nothing was stored"),
     ]:
         purged = cli.run("purge", "--user", user_id, "--yes")
-        assert (purged.exit_code, purged.stdout, purged.stderr) == (0, "", f"{user_id}: {said}.\n")
+        assert (purged.exit_code, purged.stdout, purged.stderr) == (0, "", f"{user_id}: {message}.\n")
         assert user_id not in cli.content()
     del expected["bob"]
     assert cli.content() == expected
@@ -136,7 +136,7 @@ def test_purge_takes_sensible_words_only(cli: CartsCli) -> None:
 
 @pytest.mark.parametrize("arguments", [["export"], ["import"], ["stats"], ["purge"], ["purge", "--user", "a", "--yes"]])
 def test_on_memory_they_refuse(clock: FakeClock, arguments: list[str]) -> None:
-    """Each process would see carts of its own, so each command says that, and does nothing; its --help still helps."""
+    """Each process has its own carts, so each command fails with the reason and does nothing; --help still works."""
     store = MemoryStore(clock=clock, limit=2**30)
     commands = carts_commands(store, clock=clock, new_tag=lambda: "tag")
     refused = CliRunner().invoke(commands, arguments, input=json.dumps(good_line()))
@@ -153,7 +153,7 @@ def clock() -> FakeClock:
 
 
 class Endless(SharedStore):
-    """So many records that are made when they are asked for; what is written is only counted."""
+    """A store that creates its records while they are read, and only counts what is written."""
 
     def __init__(self, clock: FakeClock, records: int) -> None:
         super().__init__(clock)
@@ -161,7 +161,7 @@ class Endless(SharedStore):
         self.written = 0
 
     def scan(self) -> Iterator[tuple[str, Record]]:
-        """Make them."""
+        """Create the records."""
         now = self._clock()
         for number in range(self.records):
             record = a_record(self._clock)
@@ -174,13 +174,13 @@ class Endless(SharedStore):
             )
 
     def update(self, user_id: str, change: Callable[[Record | None], Any]) -> Any:  # noqa: ARG002 - the contract's
-        """Count."""
+        """Count the write."""
         self.written += 1
         return change(None)[1]
 
 
 def _peak(commands: click.Group, arguments: list[str]) -> int:
-    """The most memory that a command takes beside what is there, in bytes."""
+    """Return the peak of the memory that a command allocates, in bytes."""
     tracemalloc.start()
     try:
         assert CliRunner().invoke(commands, arguments, catch_exceptions=False).exit_code == 0
@@ -222,16 +222,16 @@ def _command_line(arguments: tuple[str, ...], url: str) -> tuple[list[str], dict
 
 
 def _add(server: Server) -> tuple[dict[str, Any], dict[str, str]]:
-    """Add a mug to Alice's cart, always with the same key; returns the cart and the answer's headers."""
+    """Add a mug to Alice's cart, always with the same key; return the cart and the headers of the response."""
     body = json.dumps({"product_id": "mug", "quantity": 1, "options": {"colour": "weiß"}}).encode()
     headers = {"Content-Type": "application/json", "Idempotency-Key": "once"}
     request = urllib.request.Request(f"{server.url}/cart/alice", data=body, headers=headers)  # noqa: S310 - our own URL
-    with urllib.request.urlopen(request, timeout=SECONDS) as answer:  # noqa: S310 - our own URL
-        return json.load(answer), dict(answer.headers)
+    with urllib.request.urlopen(request, timeout=SECONDS) as response:  # noqa: S310 - our own URL
+        return json.load(response), dict(response.headers)
 
 
 def test_a_shop_moves(tmp_path: Path) -> None:
-    """From lmdb, beside the server that runs on it, to valkey: carts are as they were there, with their ETags, and a
+    """From lmdb, while its server runs, to valkey: carts are as they were there, with their ETags, and a
     request that is repeated there is a replay.
     """
     old = f"lmdb://{tmp_path}/store?sync=off&map_size=16MiB"
@@ -264,7 +264,7 @@ def test_the_command_line_refuses_memory() -> None:
 
 @pytest.mark.parametrize("command", ["export", "import"])
 def test_a_terminal_shows_progress(tmp_path: Path, command: str) -> None:
-    """On the terminal only; what is exported stays clean, and messages stand on lines of their own."""
+    """On the terminal only; what is exported stays clean, and messages are on lines of their own."""
     url = f"lmdb://{tmp_path}/store?sync=off&map_size=16MiB"
     backup = tmp_path / "carts.jsonl"
     good = good_line(FakeClock(time.time_ns() // 1_000_000))  # the command line has the real clock
@@ -277,24 +277,24 @@ def test_a_terminal_shows_progress(tmp_path: Path, command: str) -> None:
     with (tmp_path / "out").open("wb") as out:
         process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=out, stderr=theirs)
         os.close(theirs)
-        said = _read_all(ours)
+        output = _read_all(ours)
         process.wait(SECONDS)
-    assert b"Exporting" in said or b"Importing" in said
+    assert b"Exporting" in output or b"Importing" in output
     assert b"\x1b" not in (tmp_path / "out").read_bytes()
     if command == "export":
         assert len([json.loads(line) for line in (tmp_path / "out").read_bytes().splitlines()]) == 300
     else:
-        assert b"100%" in said
-        assert re.search(rb"(^|[\r\n]|\x1b\[K)line 301: ", said)
+        assert b"100%" in output
+        assert re.search(rb"(^|[\r\n]|\x1b\[K)line 301: ", output)
 
 
 def _read_all(terminal: int) -> bytes:
-    """All that is written to a terminal until nobody has it open any more."""
-    said = b""
+    """Return all that is written to a terminal until no process has it open."""
+    output = b""
     try:
         while data := os.read(terminal, 65_536):
-            said += data
-    except OSError:  # what Linux tells when the other end is closed
+            output += data
+    except OSError:  # raised by Linux when the other end is closed
         pass
     os.close(terminal)
-    return said
+    return output

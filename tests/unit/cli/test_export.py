@@ -109,7 +109,7 @@ def test_a_line_can_be_read_by_people_and_by_later_versions(cli: CartsCli) -> No
     )
 
 
-def test_back_ups_can_be_cut_and_joined(cli: CartsCli, other: CartsCli) -> None:
+def test_backups_can_be_cut_and_joined(cli: CartsCli, other: CartsCli) -> None:
     """Lines stand for themselves: any of them, in any order, with blank ones between them."""
     cli.fill()
     lines = cli.run("export").stdout_bytes.splitlines(keepends=True)
@@ -120,7 +120,7 @@ def test_back_ups_can_be_cut_and_joined(cli: CartsCli, other: CartsCli) -> None:
 
 
 def test_expired_records_stay_behind(cli: CartsCli, other: CartsCli) -> None:
-    """What has expired since the back-up was made is counted and not imported; at its last millisecond it still is."""
+    """A record that has expired since the backup is counted and not imported; in its last millisecond it is."""
     put(cli.store, "short", a_record(cli.clock, lives=1_000, note="n"))
     put(cli.store, "long", a_record(cli.clock, lives=1_001))
     lines = [fields_of(line) for line in cli.run("export").stdout.splitlines()]
@@ -141,7 +141,7 @@ def test_expired_records_stay_behind(cli: CartsCli, other: CartsCli) -> None:
 @pytest.mark.parametrize("arguments", [[], ["-"]])
 def test_nothing_but_records_is_on_standard_output(cli: CartsCli, arguments: list[str]) -> None:
     """Every line of it is JSON; what there is to say goes to standard error. A record that cannot be read is named
-    there, all others are exported, and the exit code says that something is missing.
+    there, all others are exported, and the exit code is 1.
     """
     cli.fill()
     cli.store.damaged = {"dora", "emil"}
@@ -151,11 +151,11 @@ def test_nothing_but_records_is_on_standard_output(cli: CartsCli, arguments: lis
         "dora",
         "emil",
     }
-    said = exported.stderr.splitlines()
-    assert [line.partition(":")[0] for line in said] == ["dora", "emil", "6 exported, 2 unreadable"]
+    lines = exported.stderr.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["dora", "emil", "6 exported, 2 unreadable"]
 
 
-def test_a_time_beyond_all_calendars_does_not_stop_a_back_up(cli: CartsCli) -> None:
+def test_a_time_beyond_all_calendars_does_not_stop_a_backup(cli: CartsCli) -> None:
     """A damaged record may decode all the same: it is named like one that does not."""
     put(cli.store, "dora", structs.replace(a_record(cli.clock), expires_at=2**62))
     put(cli.store, "emil", a_record(cli.clock))
@@ -166,7 +166,7 @@ def test_a_time_beyond_all_calendars_does_not_stop_a_back_up(cli: CartsCli) -> N
 
 
 def test_a_file_is_for_its_owner_only(cli: CartsCli, tmp_path: Path) -> None:
-    """Mode 0600, also where a file of another mode stood; nothing else is left beside it."""
+    """Mode 0600, also if it replaces a file of another mode; no other file is left."""
     cli.fill()
     target = tmp_path / "carts.jsonl"
     target.write_text("yesterday")
@@ -177,10 +177,10 @@ def test_a_file_is_for_its_owner_only(cli: CartsCli, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_back_up_that_breaks_off_leaves_the_one_before(
+def test_a_backup_that_breaks_off_leaves_the_one_before(
     cli: CartsCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The good name never stands on half a back-up: when the store goes away the file is as it was."""
+    """The name never belongs to half a backup: when the store fails, the file is as it was."""
     target = tmp_path / "carts.jsonl"
     target.write_text("yesterday")
 
@@ -207,7 +207,7 @@ def test_a_link_stays_a_link(cli: CartsCli, tmp_path: Path) -> None:
 
 
 def test_what_is_no_file_is_not_replaced(cli: CartsCli, tmp_path: Path) -> None:
-    """Neither a directory nor a pipe gives way to a back-up; a directory that is not there is an error too."""
+    """A backup replaces neither a directory nor a pipe; a missing directory is an error too."""
     os.mkfifo(tmp_path / "pipe")
     for target in (tmp_path, tmp_path / "pipe", tmp_path / "absent" / "carts.jsonl"):
         exported = cli.run("export", str(target))

@@ -63,7 +63,7 @@ def test_export_and_import_are_inverse(of: Stored) -> None:
 @slow_to_draw
 @given(st.data())
 def test_the_commands_are_inverse(data: st.DataObject) -> None:
-    """The same of whole back-ups, through the commands; only what has expired stays behind."""
+    """The same for whole backups, through the commands; only expired records are skipped."""
     cli = CartsCli()
     names = data.draw(st.lists(st.sampled_from("abcd"), max_size=3, unique=True))
     records = [data.draw(stored(now=cli.clock.now, user_id=name)) for name in names]
@@ -76,7 +76,7 @@ def test_the_commands_are_inverse(data: st.DataObject) -> None:
     assert f"{len(live)} unchanged" in again.stderr
 
 
-# ---- what is refused ----
+# ---- what is rejected ----
 
 
 def _time(milliseconds: int) -> str:
@@ -211,7 +211,7 @@ WRONG: dict[str, Wrong] = {
             marks=[_mark(of.now) | {"source_expires_at": _time(of.now - CLOCK_MARGIN_MS - CLOCK_TOLERANCE_MS - 1)}]
         ),
     ),
-    "mark of a source for ever": Wrong(
+    "mark of a source forever": Wrong(
         "/marks/0/source_expires_at",
         lambda line, of: line.update(
             marks=[_mark(of.now) | {"source_expires_at": _time(of.now + CART_TTL_RANGE_MS[1] + CLOCK_TOLERANCE_MS + 1)}]
@@ -363,7 +363,7 @@ class World:
         return CartService(self.faulty, merger, policy=policy, clock=clock, new_tag=tags, new_guest=lambda: "1")
 
     def happen(self, kind: str, *what: Any) -> None:
-        """Let it happen; what is refused is refused, and what dies is dead."""
+        """Perform the operation; a rejected one and a crash are part of the run."""
         if kind == "wait":
             self.time.advance(what[0])
         elif kind == "step":

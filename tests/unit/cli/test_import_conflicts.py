@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     )
 
 
-# ---- records that are there already ----
+# ---- users that have a record already ----
 
 
 def _two_stores(cli: CartsCli, other: CartsCli) -> bytes:
-    """A back-up of alice and bob; the other store has another alice. Returns the back-up."""
+    """Return a backup of alice and bob; the other store has another record of alice."""
     for user_id in ("alice", "bob"):
         make_service(cli.store, cli.clock).add(user_id, [MUG], conditions=NONE)
     make_service(other.store, other.clock).add("alice", [TEE], conditions=NONE)
@@ -34,7 +34,7 @@ def _two_stores(cli: CartsCli, other: CartsCli) -> bytes:
 
 @pytest.mark.parametrize("option", [[], ["--on-conflict", "skip"]])
 def test_a_record_that_is_there_stays(cli: CartsCli, other: CartsCli, option: list[str]) -> None:
-    """Nobody's cart is overwritten unless that is asked for; the line is named and counted."""
+    """No cart is overwritten without --on-conflict replace; the line is reported and counted."""
     backup = _two_stores(cli, other)
     before = other.store.get("alice")
     imported = other.run("import", *option, stdin=backup)
@@ -46,7 +46,7 @@ def test_a_record_that_is_there_stays(cli: CartsCli, other: CartsCli, option: li
 
 
 def test_a_record_that_is_there_can_be_replaced(cli: CartsCli, other: CartsCli) -> None:
-    """With --on-conflict replace the back-up wins, and says where."""
+    """With --on-conflict replace the record of the backup is stored, and the line is reported."""
     imported = other.run("import", "--on-conflict", "replace", stdin=_two_stores(cli, other))
     assert imported.exit_code == 0
     assert imported.stderr.splitlines()[0] == "line 1: alice had another record, which was replaced."
@@ -56,7 +56,7 @@ def test_a_record_that_is_there_can_be_replaced(cli: CartsCli, other: CartsCli) 
 
 @pytest.mark.parametrize("option", ["skip", "replace"])
 def test_running_it_again_does_nothing(cli: CartsCli, other: CartsCli, option: str) -> None:
-    """What is there already is not written again, and is no conflict."""
+    """An identical record is not written again, and is no conflict."""
     cli.fill()
     backup = cli.run("export").stdout_bytes
     other.run("import", stdin=backup)
@@ -67,7 +67,7 @@ def test_running_it_again_does_nothing(cli: CartsCli, other: CartsCli, option: s
 
 
 def test_of_two_lines_of_one_record_the_later_one_counts(cli: CartsCli, other: CartsCli) -> None:
-    """A record that changes during a back-up may come twice, or two back-ups are joined: the later line is the newer.
+    """A backup has a record twice if it changes meanwhile, or if two backups are joined: the later line is the newer.
 
     A record that a shopper changed after it was imported is not overwritten by that.
     """
@@ -81,18 +81,18 @@ def test_of_two_lines_of_one_record_the_later_one_counts(cli: CartsCli, other: C
 
     class Shopper(SharedStore):
         def update(self, user_id: str, change: Callable[[Record | None], Any]) -> Any:
-            answer = super().update(user_id, change)
+            result = super().update(user_id, change)
             if self.shops:
                 self.shops = False
                 make_service(self, cli.clock).add(user_id, [NewItem("hat", 1)], conditions=NONE)
-            return answer
+            return result
 
         shops = True
 
     store = Shopper(cli.clock)
     commands = carts_commands(store, clock=cli.clock, new_tag=lambda: "run")
-    said = CliRunner().invoke(commands, ["import"], input=first + second, catch_exceptions=False).stderr
-    assert said.startswith("line 2: alice has another record, which was kept.")
+    output = CliRunner().invoke(commands, ["import"], input=first + second, catch_exceptions=False).stderr
+    assert output.startswith("line 2: alice has another record, which was kept.")
     record = store.get("alice")
     assert record is not None
     assert record.cart is not None
@@ -100,7 +100,7 @@ def test_of_two_lines_of_one_record_the_later_one_counts(cli: CartsCli, other: C
 
 
 def test_a_record_that_cannot_be_read_stays(cli: CartsCli, other: CartsCli) -> None:
-    """It is named, the others are imported, and the exit code says that something is missing."""
+    """It is reported, the others are imported, and the exit code is 1."""
     backup = _two_stores(cli, other)
     other.store.damaged = {"alice"}
     imported = other.run("import", "--on-conflict", "replace", stdin=backup)
@@ -112,19 +112,19 @@ def test_a_record_that_cannot_be_read_stays(cli: CartsCli, other: CartsCli) -> N
 
 @pytest.mark.parametrize("trouble", [StoreFull(), StoreError(), OutcomeUnknown()])
 def test_a_store_in_trouble_stops_it(cli: CartsCli, other: CartsCli, trouble: Exception) -> None:
-    """The line and what was done are told; when the store is well again the same command does the rest."""
+    """The line and the counts are printed; once the store works again the same command imports the rest."""
     cli.fill()
     backup = cli.run("export").stdout_bytes
     users = [fields_of(line)["user_id"] for line in backup.splitlines()]
-    other.store.trouble = {users[3]: trouble}
+    other.store.errors = {users[3]: trouble}
     imported = other.run("import", stdin=backup)
     assert imported.exit_code == 1
-    said = imported.stderr.splitlines()
-    assert said[0].startswith("line 4: ")
-    assert "Idempotency-Key" not in said[0]
-    assert said[1].startswith("3 imported")
-    assert said[2].startswith("Error: ")
+    lines = imported.stderr.splitlines()
+    assert lines[0].startswith("line 4: ")
+    assert "Idempotency-Key" not in lines[0]
+    assert lines[1].startswith("3 imported")
+    assert lines[2].startswith("Error: ")
     assert set(other.content()) == set(users[:3])
-    other.store.trouble = {}
+    other.store.errors = {}
     assert "3 imported, 3 unchanged" in other.run("import", stdin=backup).stderr
     assert other.content() == cli.content()

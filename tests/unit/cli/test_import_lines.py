@@ -127,15 +127,15 @@ def test_the_line_to_be_made_wrong_is_right(other: CartsCli) -> None:
 
 @pytest.mark.parametrize(("pointer", "value", "named"), WRONG)
 def test_a_wrong_line_is_named_and_left_out(cli: CartsCli, pointer: str, value: Any, named: str) -> None:
-    """Its number and the place in it are told, nothing of it is imported, and the lines around it are."""
+    """Its number and the place of the fault are printed; the line is skipped, and the lines around it are imported."""
     line = good_line()
     around = [dict(line, user_id=user_id) for user_id in ("before", "after")]
     wrong = json.dumps(_changed(good_line(), pointer, value))
     imported = cli.run("import", stdin="\n".join([json.dumps(around[0]), "", wrong, json.dumps(around[1])]))
     assert imported.exit_code == 1
     assert set(cli.content()) == {"before", "after"}
-    said, summary = imported.stderr.splitlines()
-    assert said.startswith(f"line 3: {named} " if named else "line 3: ")
+    message, summary = imported.stderr.splitlines()
+    assert message.startswith(f"line 3: {named} " if named else "line 3: ")
     assert "2 imported" in summary
     assert "1 invalid" in summary
 
@@ -180,7 +180,7 @@ def test_a_record_of_nothing_is_wrong(cli: CartsCli) -> None:
 
 
 def test_a_line_without_an_end_is_not_read_into_memory(cli: CartsCli, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has a line longer than any record can be is no back-up; import ends there."""
+    """A file with a line longer than any record is not a backup, so the import ends there."""
     monkeypatch.setattr("cartsvc.cli.commands._MAX_LINE_BYTES", 100)
     imported = cli.run("import", stdin=b"\n" + b" " * 101)
     assert imported.exit_code == 1
