@@ -131,7 +131,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @property
     def worker_count(self) -> int:
-        """The number of workers by default: one per CPU where workers share their carts, otherwise one."""
+        """The number of workers unless the command line sets it: by default one per CPU, or one for memory://."""
         return self.workers or (1 if isinstance(self.store, MemoryConfig) else available_cpus())
 
     @property
