@@ -127,7 +127,7 @@ def test_clients_that_dribble_do_not_stop_others(server: Server) -> None:
 
 def test_a_store_that_blocks_holds_up_only_its_own_requests() -> None:
     """While 50 requests wait for a slow store, others that need no store are served at once."""
-    with serve("--pythonpath", "tests,tests/system", "slow_store:app") as slow:
+    with serve("tests.support.apps.slow_app:app") as slow:
 
         def read(client: Client, number: int) -> float:
             began = time.monotonic()

@@ -302,7 +302,7 @@ class ForgetsDoneMarks(Merger):
 
         def change(record: Record | None) -> tuple[Record | None, None]:
             before = record or records.EMPTY
-            done = {each.merge_id for each in before.marks if each.done}
+            done = {each.merge_id for each in before.merge_marks if each.done}
             return self._next(record, before.without_marks(done), self._revision(target, tag)), None
 
         self._store.update(target, change)
