@@ -31,7 +31,6 @@ NOT_YET = {
     "cartsvc/api/headers.py",
     "cartsvc/api/health.py",
     "cartsvc/api/problems.py",
-    "cartsvc/api/rate_limit.py",
     "cartsvc/api/schemas.py",
     "cartsvc/app.py",
     "cartsvc/auth/tokens.py",

@@ -95,8 +95,7 @@ def answer_to(client: FlaskClient, address: str = "192.0.2.1") -> TestResponse:
 
 def asked(app: Flask) -> Callable[[], int]:
     """How often the server has been asked from now on, whatever came of it."""
-    (limiter,) = app.extensions["limiter"]
-    storage = limiter.storage
+    storage = app.extensions["cartsvc.rate_limiter"].storage
     storage._runner = mock.Mock(side_effect=storage._runner)  # noqa: SLF001 - nobody else wants to know
     return lambda: storage._runner.call_count  # noqa: SLF001 - as above
 
@@ -287,7 +286,7 @@ def test_a_counter_that_is_away_refuses_nobody(
             seconds.advance(1.5)
         said = [entry for entry in caplog.records if entry.name != "cartsvc.stores"]
         assert len(said) == 1
-        assert said[0].getMessage().startswith("CARTSVC_RATE_LIMIT: the counter is away, and requests are let through")
+        assert said[0].getMessage().startswith("CARTSVC_RATE_LIMIT: the counter is unavailable, and")
         assert said[0].exc_info is None
         assert not [word for word in (SECRET, "shop", "192.0.2.1", "127.0.0.1") if word in caplog.text]
         seconds.advance(60)
@@ -345,15 +344,15 @@ def test_a_counter_that_fails_while_a_caller_is_refused(server: Valkey, monkeypa
     app = app_on(server.url, "1/day")
     client = app.test_client()
     assert ask(client) == 200
-    (limiter,) = app.extensions["limiter"]
-    run = limiter.storage._runner  # noqa: SLF001 - to fail just there
+    storage = app.extensions["cartsvc.rate_limiter"].storage
+    run = storage._runner  # noqa: SLF001 - to fail just there
 
     def failing(script: bytes, keys: list[str], arguments: list[Any]) -> Any:
         if script == rate_limit.RedisStorage.SCRIPT_SLIDING_WINDOW:
             raise rate_limit.StoreError
         return run(script, keys, arguments)
 
-    monkeypatch.setattr(limiter.storage, "_runner", failing)
+    monkeypatch.setattr(storage, "_runner", failing)
     response = answer_to(client)
     assert (response.status_code, response.headers["Retry-After"]) == (429, "1")
     assert response.json["type"] == "urn:cartsvc:problem:too-many-requests"
