@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv6Address, IPv6Network, ip_address
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from flask import current_app, g
 
 from cartsvc.api.headers import current_request
-from cartsvc.api.problems import add_responses, operations_on_carts
 from cartsvc.auth.tokens import Auth, Caller, parse_bearer
 from cartsvc.errors import CartsvcError, Forbidden
 
@@ -17,12 +16,6 @@ if TYPE_CHECKING:
     from flask import Flask
 
 _WITH_PORT = re.compile(r"\[([^]]*)\](?::\d+)?|([\d.]+):\d+")  # as some proxies write it
-_SECURITY_SCHEME = {
-    "type": "http",
-    "scheme": "bearer",
-    "bearerFormat": "JWT",
-    "description": "A token of the shop's for this user, or that of a guest, which POST /cart gives.",
-}
 
 
 def init_app(app: Flask, auth: Auth | None) -> None:
@@ -49,15 +42,6 @@ def guest_token(user_id: str) -> str | None:
     """A token for this guest; None when nobody is asked for one."""
     auth = _auth()
     return None if auth is None else auth.guest_token(user_id)
-
-
-def add_security(document: dict[str, Any]) -> None:
-    """Write into the OpenAPI document that carts need a token, and what comes of a wrong one."""
-    document["components"]["securitySchemes"] = {"token": _SECURITY_SCHEME}
-    for path, operation in operations_on_carts(document):
-        optional = path == "/cart"  # a new guest has none
-        operation["security"] = [{}, {"token": []}] if optional else [{"token": []}]
-        add_responses(operation, 400, 401, *(() if optional else (403,)))
 
 
 def rate_limit_key() -> str:

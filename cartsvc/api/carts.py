@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, cast
 from flask import Response, current_app
 
 from cartsvc.api.authorization import check_source, guest_to_renew, guest_token
-from cartsvc.api.blueprint import ETAG, Blueprint, documents
 from cartsvc.api.headers import current_request, write_conditions
+from cartsvc.api.openapi import ETAG, ITEM_ID, LOCATION, USER_ID, Blueprint, documents
 from cartsvc.api.responses import cart_response, guest_response, item_response, write_response
 from cartsvc.api.schemas import (
     CART_EXAMPLE,
@@ -26,30 +26,12 @@ from cartsvc.api.schemas import (
     Merge,
 )
 from cartsvc.carts.cart import check_user_id
-from cartsvc.carts.strings import USER_ID
 
 if TYPE_CHECKING:
     from cartsvc.carts.cart import ItemChange, NewItem
     from cartsvc.carts.service import CartService
 
-_USER_ID = {
-    "in": "path",
-    "name": "user_id",
-    "required": True,
-    "description": "Whose cart it is. It stands in logs: opaque ids, not e-mail addresses, are best.",
-    "schema": {"type": "string", **USER_ID.json_schema()},
-    "example": "alice",
-}
-_ITEM_ID = {
-    "in": "path",
-    "name": "item_id",
-    "required": True,
-    "description": "An item_id as the cart shows it.",
-    "schema": {"type": "string"},
-    "example": "sku-1",
-}
 _GUEST_EXAMPLE = {"user_id": "guest-3xKq2v0PzT9cW1bYd7Rf4A", "token": None}
-_LOCATION = {"Location": {"schema": {"type": "string"}, "description": "The guest's cart, relative to this URL."}}
 
 blueprint = Blueprint(
     "carts", __name__, url_prefix="/cart", description="Carts and their items.", always=(422, 500, 503)
@@ -67,7 +49,7 @@ def _check_user_id() -> None:
         check_user_id(request.view_args["user_id"])
 
 
-@blueprint.route("/<user_id>", methods=["GET"], parameters=[_USER_ID])
+@blueprint.route("/<user_id>", methods=["GET"], parameters=[USER_ID])
 @documents(conditional=True)
 @blueprint.response(200, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
 def get_cart(user_id: str) -> Response:
@@ -78,7 +60,7 @@ def get_cart(user_id: str) -> Response:
     return cart_response(user_id, _service().get(user_id))
 
 
-@blueprint.route("/<user_id>", methods=["POST"], parameters=[_USER_ID])
+@blueprint.route("/<user_id>", methods=["POST"], parameters=[USER_ID])
 @documents(keyed=True)
 @blueprint.arguments(ITEM_INPUT_SCHEMA, example=ITEM_INPUT_EXAMPLE)
 @blueprint.response(200, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
@@ -91,7 +73,7 @@ def add_item(new_item: NewItem, user_id: str) -> Response:
     return write_response(user_id, _service().add(user_id, [new_item], conditions=write_conditions(new_item)))
 
 
-@blueprint.route("/<user_id>", methods=["PUT"], parameters=[_USER_ID])
+@blueprint.route("/<user_id>", methods=["PUT"], parameters=[USER_ID])
 @documents(keyed=True)
 @blueprint.arguments(CART_INPUT_SCHEMA, example={"items": [ITEM_INPUT_EXAMPLE]})
 @blueprint.response(200, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
@@ -107,7 +89,7 @@ def replace_cart(contents: CartContents, user_id: str) -> Response:
     )
 
 
-@blueprint.route("/<user_id>", methods=["DELETE"], parameters=[_USER_ID])
+@blueprint.route("/<user_id>", methods=["DELETE"], parameters=[USER_ID])
 @documents(404, keyed=True)
 @blueprint.response(204, description="The cart is gone.")
 def delete_cart(user_id: str) -> Response:
@@ -118,7 +100,7 @@ def delete_cart(user_id: str) -> Response:
     return write_response(user_id, _service().remove(user_id, conditions=write_conditions()))
 
 
-@blueprint.route("/<user_id>/items", methods=["POST"], parameters=[_USER_ID])
+@blueprint.route("/<user_id>/items", methods=["POST"], parameters=[USER_ID])
 @documents(keyed=True)
 @blueprint.arguments(ITEMS_INPUT_SCHEMA, example={"items": [ITEM_INPUT_EXAMPLE]})
 @blueprint.response(200, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
@@ -130,7 +112,7 @@ def add_items(new_items: list[NewItem], user_id: str) -> Response:
     return write_response(user_id, _service().add(user_id, new_items, conditions=write_conditions(new_items)))
 
 
-@blueprint.route("/<user_id>/items/<item_id>", methods=["GET"], parameters=[_USER_ID, _ITEM_ID])
+@blueprint.route("/<user_id>/items/<item_id>", methods=["GET"], parameters=[USER_ID, ITEM_ID])
 @documents(404, conditional=True)
 @blueprint.response(200, ITEM_SCHEMA, example=ITEM_EXAMPLE, headers=ETAG, description="The item.")
 def get_item(user_id: str, item_id: str) -> Response:
@@ -141,7 +123,7 @@ def get_item(user_id: str, item_id: str) -> Response:
     return item_response(*_service().get_item(user_id, item_id))
 
 
-@blueprint.route("/<user_id>/items/<item_id>", methods=["PATCH"], parameters=[_USER_ID, _ITEM_ID])
+@blueprint.route("/<user_id>/items/<item_id>", methods=["PATCH"], parameters=[USER_ID, ITEM_ID])
 @documents(404, keyed=True)
 @blueprint.arguments(ITEM_UPDATE_SCHEMA, example={"quantity": 3})
 @blueprint.response(200, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
@@ -153,7 +135,7 @@ def update_item(change: ItemChange, user_id: str, item_id: str) -> Response:
     return write_response(user_id, _service().set_item(user_id, item_id, change, conditions=write_conditions(change)))
 
 
-@blueprint.route("/<user_id>/items/<item_id>", methods=["DELETE"], parameters=[_USER_ID, _ITEM_ID])
+@blueprint.route("/<user_id>/items/<item_id>", methods=["DELETE"], parameters=[USER_ID, ITEM_ID])
 @documents(404, keyed=True)
 @blueprint.response(200, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
 def delete_item(user_id: str, item_id: str) -> Response:
@@ -166,7 +148,7 @@ def delete_item(user_id: str, item_id: str) -> Response:
 
 @blueprint.route("", methods=["POST"])
 @documents()
-@blueprint.response(201, GUEST_SCHEMA, example=_GUEST_EXAMPLE, headers=_LOCATION, description="The guest's id.")
+@blueprint.response(201, GUEST_SCHEMA, example=_GUEST_EXAMPLE, headers=LOCATION, description="The guest's id.")
 def create_guest() -> Response:
     """Make a guest
 
@@ -177,7 +159,7 @@ def create_guest() -> Response:
     return guest_response(user_id, guest_token(user_id))
 
 
-@blueprint.route("/<user_id>/merge", methods=["POST"], parameters=[_USER_ID])
+@blueprint.route("/<user_id>/merge", methods=["POST"], parameters=[USER_ID])
 @documents(429, keyed=True)
 @blueprint.arguments(MERGE_INPUT_SCHEMA, example={"from_user_id": _GUEST_EXAMPLE["user_id"]})
 @blueprint.response(200, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart.")

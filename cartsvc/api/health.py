@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from flask import current_app
 
-from cartsvc.api.blueprint import Blueprint, documents
+from cartsvc.api.openapi import Blueprint, documents
 from cartsvc.api.schemas import HEALTH_SCHEMA, READINESS
 
 if TYPE_CHECKING:

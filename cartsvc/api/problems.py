@@ -9,12 +9,10 @@ from flask import Response, request
 
 from cartsvc import errors
 from cartsvc.api.responses import cart_view, etag_headers
-from cartsvc.api.schemas import CART_EXAMPLE, ProblemSchema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
-    from apispec import APISpec
     from werkzeug.exceptions import HTTPException
 
 MEDIA_TYPE = "application/problem+json"
@@ -65,14 +63,6 @@ PROBLEM_BY_STATUS: dict[int, Problem] = {
     415: Problem(415, "unsupported-media-type", "The body has the wrong media type"),
     429: Problem(429, "too-many-requests", "Too many requests", (("Retry-After", "1"),)),
     500: Problem(500, "internal-error", "Internal server error"),
-}
-_WITH_CART = 412
-# headers that each one makes
-_EXTRA_HEADERS = {401: {"WWW-Authenticate"}, 403: {"WWW-Authenticate"}, _WITH_CART: {"ETag"}}
-_HEADERS: dict[str, dict[str, Any]] = {
-    "ETag": {"schema": {"type": "string"}, "description": "Of the cart in this answer; none when it is absent."},
-    "WWW-Authenticate": {"schema": {"type": "string"}, "description": "Bearer, and what is wrong with the token."},
-    "Retry-After": {"schema": {"type": "string", "pattern": "^[0-9]+$"}, "description": "Seconds until it may work."},
 }
 _DETAILS = {
     404: "No route of this service has this path; /openapi.json lists them.",
@@ -141,52 +131,3 @@ def problem_response(
         body["errors"] = listed
     body |= more or {}
     return Response(msgspec.json.encode(body), problem.status, [*problem.headers, *headers], mimetype=MEDIA_TYPE)
-
-
-def add_problems(spec: APISpec) -> None:
-    """Put one response a status into the OpenAPI document, with an example of each kind of problem it stands for."""
-    for status, problems in sorted(_by_status().items()):
-        examples = {problem.slug: {"value": _example(problem)} for problem in problems}
-        content = {MEDIA_TYPE: {"schema": ProblemSchema, "examples": examples}}
-        titles = [problem.title for problem in problems]
-        description = ", or ".join([titles[0], *(title[0].lower() + title[1:] for title in titles[1:])]) + "."
-        response: dict[str, Any] = {"description": description, "content": content}
-        headers = {name for problem in problems for name, _ in problem.headers} | _EXTRA_HEADERS.get(status, set())
-        if headers:
-            response["headers"] = {name: _HEADERS[name] for name in sorted(headers)}
-        spec.components.response(component_name(status), response)
-
-
-def operations_on_carts(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The path and the description of each operation of the OpenAPI document that is for carts."""
-    for path, operations in document["paths"].items():
-        for operation in operations.values() if path.startswith("/cart") else ():
-            if "responses" in operation:  # or it is the list of parameters that they share
-                yield path, operation
-
-
-def add_responses(operation: dict[str, Any], *statuses: int) -> None:
-    """Let the description of an operation name the problems of these statuses too."""
-    added = {str(status): {"$ref": f"#/components/responses/{component_name(status)}"} for status in statuses}
-    operation["responses"] = dict(sorted((operation["responses"] | added).items()))
-
-
-def component_name(status: int) -> str:
-    """The name of this status's response among the components of the OpenAPI document."""
-    return f"Problem{status}"
-
-
-def _by_status() -> dict[int, list[Problem]]:
-    found: dict[int, list[Problem]] = {}
-    for problem in (*PROBLEM_BY_ERROR.values(), *PROBLEM_BY_STATUS.values()):
-        found.setdefault(problem.status, []).append(problem)
-    return found
-
-
-def _example(problem: Problem) -> dict[str, Any]:
-    faults = [errors.Fault("/quantity", "A quantity is 1 to 999.")] if problem.slug == "invalid-request" else []
-    response = problem_response(
-        problem, "; ".join(fault.detail for fault in faults) or problem.title + ".", faults=faults
-    )
-    example: dict[str, Any] = msgspec.json.decode(response.data)
-    return example | ({"cart": CART_EXAMPLE} if problem.status == _WITH_CART else {})

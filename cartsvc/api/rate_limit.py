@@ -75,11 +75,6 @@ class RateLimiter:
         problem = problems.PROBLEM_BY_STATUS[429]._replace(headers=(("Retry-After", str(seconds)),))
         return problems.problem_response(problem, f"Rate limit exceeded: {self._limits}.")
 
-    def add_rate_limit(self, document: dict[str, Any]) -> None:
-        """Add 429 to the responses of every request for a cart in the OpenAPI document."""
-        for _, operation in problems.operations_on_carts(document):
-            problems.add_responses(operation, 429)
-
 
 class _LocalStorage(MemoryStorage):
     """Counts in memory, window by window, so the callers of past windows take no memory.

@@ -8,11 +8,11 @@ from marshmallow import RAISE, Schema, ValidationError, fields, post_load
 from marshmallow.validate import Length, OneOf
 from msgspec import structs
 
-from cartsvc.carts.cart import MAX_SUBTOTAL, STRATEGIES, ItemChange, NewItem, option_rules
+from cartsvc.carts.cart import MAX_SUBTOTAL, STRATEGIES, ItemChange, NewItem
 from cartsvc.carts.strings import CURRENCY, PRODUCT_ID, STORED_PRODUCT_ID, USER_ID
 
 if TYPE_CHECKING:
-    from cartsvc.carts.cart import Limits, Strategy
+    from cartsvc.carts.cart import Strategy
 
 MAX_LINES = 100  # in one POST .../items
 
@@ -298,21 +298,6 @@ class CartContents(NamedTuple):
 
 def _with_pointers(new_items: list[NewItem]) -> list[NewItem]:
     return [structs.replace(new_item, pointer=f"/items/{index}") for index, new_item in enumerate(new_items)]
-
-
-def add_limits(schemas: dict[str, Any], limits: Limits) -> None:
-    """Write the limits in force into the OpenAPI schemas of the requests."""
-    for name in ("ItemInput", "ItemUpdate"):
-        members = schemas[name]["properties"]
-        members["quantity"]["maximum"] = limits.max_quantity
-        members["unit_price"]["maximum"] = limits.max_unit_price
-    names, values = option_rules(limits)
-    schemas["ItemInput"]["properties"]["options"] |= {
-        "maxProperties": limits.max_options,
-        "propertyNames": names.json_schema(),
-        "additionalProperties": {"type": "string", **values.json_schema()},
-    }
-    schemas["CartInput"]["properties"]["items"]["maxItems"] = limits.max_items
 
 
 ITEM_SCHEMA, CART_SCHEMA, GUEST_SCHEMA, HEALTH_SCHEMA, READINESS = (
