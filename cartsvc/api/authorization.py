@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from flask import current_app, g
 
-from cartsvc.api.headers import current_request
+from cartsvc.api.flask_app import current_request
 from cartsvc.auth.tokens import Auth, Caller, parse_bearer
 from cartsvc.errors import CartsvcError, Forbidden
 

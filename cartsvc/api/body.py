@@ -11,7 +11,7 @@ from marshmallow import ValidationError
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, RequestTimeout, UnsupportedMediaType
 
-from cartsvc.api.headers import current_request
+from cartsvc.api.flask_app import current_request
 from cartsvc.errors import Fault, InvalidRequest, pointer_segment
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, cast
 from flask import Response, current_app
 
 from cartsvc.api.authorization import check_source, guest_to_renew, guest_token
-from cartsvc.api.headers import current_request, write_conditions
+from cartsvc.api.flask_app import current_request
+from cartsvc.api.headers import write_conditions
 from cartsvc.api.openapi import ETAG, ITEM_ID, LOCATION, USER_ID, Blueprint, documents
 from cartsvc.api.responses import cart_response, guest_response, item_response, write_response
 from cartsvc.api.schemas import (

@@ -18,7 +18,7 @@ from limits.storage import MemoryStorage, RedisStorage, Storage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from cartsvc.api import authorization, problems
-from cartsvc.api.headers import current_request
+from cartsvc.api.flask_app import current_request
 from cartsvc.errors import StoreError
 
 if TYPE_CHECKING:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import msgspec
 from flask import Response
 from msgspec import Struct
 
+from cartsvc.api.flask_app import PrebuiltResponse
 from cartsvc.api.headers import entity_tags
 from cartsvc.carts.cart import subtotal
 from cartsvc.carts.conditions import ANY_TAG
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from wsgiref.types import StartResponse, WSGIEnvironment
-
     from cartsvc.carts.cart import Cart, Item
     from cartsvc.carts.conditions import Outcome
 
@@ -51,18 +49,6 @@ class CartView(Struct):
     created_at: datetime | None
     updated_at: datetime | None
     expires_at: datetime | None
-
-
-class _PrebuiltResponse(Response):
-    """An answer that goes out as it is: werkzeug would copy and correct its headers, and wrap its one chunk.
-
-    That is a tenth of a GET, and there is nothing to correct in JSON with its length.
-    """
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Send it; to a HEAD without the body."""
-        start_response(self.status, self.headers.to_wsgi_list())
-        return () if environ["REQUEST_METHOD"] == "HEAD" else cast("list[bytes]", self.response)
 
 
 def cart_response(user_id: str, cart: Cart | None) -> Response:
@@ -128,7 +114,7 @@ def _is_current(cart: Cart | None) -> bool:
 
 
 def _json(view: CartView | ItemView, status: int, cart: Cart | None) -> Response:
-    return _PrebuiltResponse(_encoder.encode(view), status, [_JSON, *etag_headers(cart).items()])
+    return PrebuiltResponse(_encoder.encode(view), status, [_JSON, *etag_headers(cart).items()])
 
 
 def _item_view(item: Item) -> ItemView:
