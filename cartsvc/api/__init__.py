@@ -1,6 +1,6 @@
-"""The HTTP side: flask-smorest's Api and Blueprint, made strict; errors as problems; the OpenAPI document.
+"""The HTTP API: its routes, its error handlers and its OpenAPI document.
 
-The views are in :mod:`~cartsvc.api.carts` and :mod:`~cartsvc.api.health`, the pages for people in
+The views are in :mod:`~cartsvc.api.carts` and :mod:`~cartsvc.api.health`, Swagger UI is in
 :mod:`~cartsvc.api.swagger_ui`.
 """
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 class Api(flask_smorest.Api):
-    """flask-smorest's Api with problems for errors, and an OpenAPI document that is made once."""
+    """flask-smorest's Api with problem details for errors, and with an OpenAPI document that is made once."""
 
     ERROR_SCHEMA = schemas.ProblemSchema
-    DEFAULT_ERROR_RESPONSE_NAME = None  # every answer is documented by itself
+    DEFAULT_ERROR_RESPONSE_NAME = None  # each operation documents its own
 
     def __init__(self, app: Flask, *, limits: Limits, auth: Auth | None, rate_limiter: RateLimiter | None) -> None:
         self._limits, self._has_auth, self._has_rate_limit = limits, auth is not None, rate_limiter is not None
@@ -45,7 +45,7 @@ class Api(flask_smorest.Api):
             rate_limiter.init_app(app)
 
     def handle_http_exception(self, error: HTTPException) -> Response:
-        """Answer an error of the framework's with a problem."""
+        """Return the problem for an error that the framework raised."""
         return problems.from_http_exception(error)
 
     @cached_property

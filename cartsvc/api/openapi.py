@@ -1,6 +1,6 @@
-"""The OpenAPI document: what a route's decorators add to it, and what the settings of this process add at the end.
+"""The OpenAPI document: what a route's decorators contribute, and what the settings of this process add at the end.
 
-flask-smorest makes most of it of routes, schemas and docstrings. Of its private members this package uses
+flask-smorest generates most of it from routes, schemas and docstrings. This package uses these of its private members:
 ``Blueprint._prepare_doc_cbks`` and the views' ``_apidoc`` (here), and ``Api._openapi_json`` (``api/__init__.py``).
 """
 
@@ -28,17 +28,18 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 
 _DESCRIPTION = """\
-Shopping carts over REST. Changes that race all count, and a request is done whole or not at all. With an
-`Idempotency-Key` it is done once, however often it is sent; with `If-Match`, only if nobody changed the cart before.
+Shopping carts over REST. Concurrent changes do not overwrite each other, and each request is applied completely or
+not at all. With an `Idempotency-Key`, it is applied once, however often it is sent; with `If-Match`, only if the cart
+is unchanged.
 
-Money is integer minor units. Times are UTC. Errors are problem details (RFC 9457), `application/problem+json`."""
+Prices are integers in minor units. Times are UTC. Errors are problem details (RFC 9457), `application/problem+json`."""
 CONFIG = {
     "API_TITLE": "cartsvc",
     "API_VERSION": "v1",
     "OPENAPI_VERSION": "3.1.0",
     "OPENAPI_URL_PREFIX": "/",
     "API_SPEC_OPTIONS": {
-        # Relative to the document, so that it holds behind a proxy that adds a path prefix.
+        # Relative to the document, so it is right behind a proxy that adds a path prefix.
         "servers": [{"url": "."}],
         "info": {"description": _DESCRIPTION, "license": {"name": "MIT", "identifier": "MIT"}},
     },
@@ -50,7 +51,7 @@ USER_ID = {
     "in": "path",
     "name": "user_id",
     "required": True,
-    "description": "Whose cart it is. It stands in logs: opaque ids, not e-mail addresses, are best.",
+    "description": "The owner of the cart. It appears in access logs, so use opaque ids rather than e-mail addresses.",
     "schema": {"type": "string", **strings.USER_ID.json_schema()},
     "example": "alice",
 }
@@ -58,19 +59,19 @@ ITEM_ID = {
     "in": "path",
     "name": "item_id",
     "required": True,
-    "description": "An item_id as the cart shows it.",
+    "description": "The `item_id` of an item in the cart.",
     "schema": {"type": "string"},
     "example": "sku-1",
 }
 LOCATION = {"Location": {"schema": {"type": "string"}, "description": "The guest's cart, relative to this URL."}}
-ETAG = {"ETag": {"schema": {"type": "string"}, "description": "Names this state of the cart (RFC 9110, 8.8.3)."}}
-# Their examples stand in the schemas: those of a parameter would be filled in by Swagger UI, and sent.
+ETAG = {"ETag": {"schema": {"type": "string"}, "description": "Identifies this state of the cart (RFC 9110, 8.8.3)."}}
+# The examples of headers are in their schemas, because Swagger UI would fill in and send those of a parameter.
 _TAG = r'(W/)?"[!#-~]*"'
 _TAGS = {"type": "string", "pattern": rf"^(\*|{_TAG}( *, *{_TAG})*)$", "examples": ['"3t6rahouFHt350Cy"', "*"]}
 _IF_NONE_MATCH = {
     "in": "header",
     "name": "If-None-Match",
-    "description": "ETags got before: the answer is 304 when the cart is still one of them.",
+    "description": "ETags of earlier responses. The response is 304 if the cart still has one of them.",
     "schema": _TAGS,
 }
 _CONDITION_HEADERS = (
@@ -87,20 +88,20 @@ _CONDITION_HEADERS = (
     {
         "in": "header",
         "name": "If-Match",
-        "description": "Do it only if the cart is still in one of these states; `*`: only if there is a cart.",
+        "description": "Apply the request only if the cart has one of these ETags; `*`: only if there is a cart.",
         "schema": _TAGS,
     },
     {
         "in": "header",
         "name": "If-None-Match",
-        "description": "Do it only if the cart is in none of these states; `*`: only if there is no cart.",
+        "description": "Apply the request only if the cart has none of these ETags; `*`: only if there is no cart.",
         "schema": _TAGS,
     },
 )
 _REPLAYED = {
     "Idempotency-Replayed": {
         "schema": {"type": "string", "enum": ["true"]},
-        "description": "This request was done before; nothing was done now, and the cart is shown as it is.",
+        "description": "The request was applied before and not again. The response contains the current cart.",
     }
 }
 _BODY_PROBLEMS = (400, 408, 413, 415)
@@ -131,7 +132,7 @@ class Blueprint(flask_smorest.Blueprint):
         doc["operationId"] = note.operation_id
         if note.conditional:
             doc.setdefault("parameters", []).append(_IF_NONE_MATCH)
-            doc["responses"][304] = {"description": "The cart is still the one you have.", "headers": ETAG}
+            doc["responses"][304] = {"description": "The cart has not changed.", "headers": ETAG}
         problems = (*note.problems, 400) if note.conditional else note.problems
         if note.keyed:
             doc.setdefault("parameters", []).extend(_CONDITION_HEADERS)
@@ -145,10 +146,10 @@ class Blueprint(flask_smorest.Blueprint):
 
 
 def documents(*problems: int, conditional: bool = False, keyed: bool = False) -> Callable[[F], F]:
-    """Document what else a view takes and answers: these statuses' problems, and more for what it is.
+    """Document the problems of these statuses for a view, and its headers.
 
-    A ``conditional`` read can answer 304; a ``keyed`` write takes an Idempotency-Key and preconditions. Only a note on
-    the view: nothing happens at run time.
+    A ``conditional`` read can return 304. A ``keyed`` write accepts an Idempotency-Key and preconditions. The decorator
+    only annotates the view and has no effect on requests.
     """
 
     def note(view: F) -> F:
@@ -161,7 +162,7 @@ def documents(*problems: int, conditional: bool = False, keyed: bool = False) ->
 
 
 def _operation_id(name: str) -> str:
-    """Return a view's name as an ``operationId``: get_cart is getCart, so a client's method has the view's name."""
+    """Return a view's name as an ``operationId``, after which generated clients name their methods: getCart."""
     first, *others = name.split("_")
     return first + "".join(map(str.capitalize, others))
 
@@ -172,15 +173,24 @@ _SECURITY_SCHEME = {
     "type": "http",
     "scheme": "bearer",
     "bearerFormat": "JWT",
-    "description": "A token of the shop's for this user, or that of a guest, which POST /cart gives.",
+    "description": "A user token from the shop's issuer, or a guest token from `POST /cart`.",
 }
 _WITH_CART = 412
-# headers that each one makes
+# Headers that the problem's own code adds.
 _EXTRA_HEADERS = {401: {"WWW-Authenticate"}, 403: {"WWW-Authenticate"}, _WITH_CART: {"ETag"}}
 _HEADERS: dict[str, dict[str, Any]] = {
-    "ETag": {"schema": {"type": "string"}, "description": "Of the cart in this answer; none when it is absent."},
-    "WWW-Authenticate": {"schema": {"type": "string"}, "description": "Bearer, and what is wrong with the token."},
-    "Retry-After": {"schema": {"type": "string", "pattern": "^[0-9]+$"}, "description": "Seconds until it may work."},
+    "ETag": {
+        "schema": {"type": "string"},
+        "description": "Identifies the cart in this response, unless it is absent.",
+    },
+    "WWW-Authenticate": {
+        "schema": {"type": "string"},
+        "description": "`Bearer`, and the error code if the token is invalid.",
+    },
+    "Retry-After": {
+        "schema": {"type": "string", "pattern": "^[0-9]+$"},
+        "description": "Seconds to wait before a retry.",
+    },
 }
 
 
@@ -199,7 +209,7 @@ def document(spec: APISpec, *, limits: Limits, has_auth: bool, has_rate_limit: b
 
 
 def add_problems(spec: APISpec) -> None:
-    """Put one response a status into the OpenAPI document, with an example of each kind of problem it stands for."""
+    """Add one response per status to the OpenAPI document, with an example of each problem that has this status."""
     for status, problems in sorted(_by_status().items()):
         examples = {problem.slug: {"value": _example(problem)} for problem in problems}
         content = {MEDIA_TYPE: {"schema": ProblemSchema, "examples": examples}}
@@ -220,7 +230,7 @@ def _by_status() -> dict[int, list[Problem]]:
 
 
 def _example(problem: Problem) -> dict[str, Any]:
-    faults = [Fault("/quantity", "A quantity is 1 to 999.")] if problem.slug == "invalid-request" else []
+    faults = [Fault("/quantity", "A quantity must be from 1 to 999.")] if problem.slug == "invalid-request" else []
     response = problem_response(
         problem, "; ".join(fault.detail for fault in faults) or problem.title + ".", faults=faults
     )
@@ -229,7 +239,7 @@ def _example(problem: Problem) -> dict[str, Any]:
 
 
 def _add_limits(schemas: dict[str, Any], limits: Limits) -> None:
-    """Write the limits in force into the OpenAPI schemas of the requests."""
+    """Add the limits in force to the schemas of the requests."""
     for name in ("ItemInput", "ItemUpdate"):
         members = schemas[name]["properties"]
         members["quantity"]["maximum"] = limits.max_quantity
@@ -244,28 +254,28 @@ def _add_limits(schemas: dict[str, Any], limits: Limits) -> None:
 
 
 def _add_security(document: dict[str, Any]) -> None:
-    """Write into the OpenAPI document that carts need a token, and what comes of a wrong one."""
+    """Add the token that operations on carts require, and the problems of a missing or wrong token."""
     document["components"]["securitySchemes"] = {"token": _SECURITY_SCHEME}
     for path, operation in _operations_on_carts(document):
-        optional = path == "/cart"  # a new guest has none
+        optional = path == "/cart"  # a new guest has no token
         operation["security"] = [{}, {"token": []}] if optional else [{"token": []}]
         _add_responses(operation, 400, 401, *(() if optional else (403,)))
 
 
 def _operations_on_carts(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The path and the description of each operation of the OpenAPI document that is for carts."""
+    """Yield the path and the description of each operation on carts."""
     for path, operations in document["paths"].items():
         for operation in operations.values() if path.startswith("/cart") else ():
-            if "responses" in operation:  # or it is the list of parameters that they share
+            if "responses" in operation:  # the other value is their list of shared parameters
                 yield path, operation
 
 
 def _add_responses(operation: dict[str, Any], *statuses: int) -> None:
-    """Let the description of an operation name the problems of these statuses too."""
+    """Add the problems of these statuses to the description of an operation."""
     added = {str(status): {"$ref": f"#/components/responses/{_component_name(status)}"} for status in statuses}
     operation["responses"] = dict(sorted((operation["responses"] | added).items()))
 
 
 def _component_name(status: int) -> str:
-    """The name of this status's response among the components of the OpenAPI document."""
+    """Return the name of this status's response in the components of the document."""
     return f"Problem{status}"
