@@ -179,7 +179,7 @@ def test_the_command_line_has_the_drivers_words(server: Valkey, admin: Redis) ->
     finally:
         admin.execute_command("ACL", "SETUSER", "default", "+scan")
     assert refused.returncode == 1
-    assert refused.stderr.startswith("Error: The store does not answer just now. Nothing was changed. (NOPERM ")
+    assert refused.stderr.startswith("Error: The store is temporarily unavailable. Nothing was changed. (NOPERM ")
 
 
 # ---- the prefix ----
