@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from cartsvc.carts.cart import Cart
-from cartsvc.carts.record import IdempotencyKey, Seal, find_idempotency_key, live_cart
+from cartsvc.carts.record import EMPTY, IdempotencyKey, Seal, find_idempotency_key
 from cartsvc.errors import CartSealed, IdempotencyKeyReused, PreconditionFailed
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def replay(record: Record | None, conditions: WriteConditions, *, now: int, poli
         return None
     if known.fingerprint != conditions.fingerprint:
         raise IdempotencyKeyReused
-    return Outcome(live_cart(record, now=now), known.status, replayed=True)
+    return Outcome((record or EMPTY).cart_at(now), known.status, replayed=True)
 
 
 def new_idempotency_key(conditions: WriteConditions, *, status: int, now: int) -> IdempotencyKey | None:

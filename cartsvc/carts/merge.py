@@ -23,7 +23,7 @@ from msgspec import Struct, structs
 
 from cartsvc.carts.cart import Cart, check_user_id, combine
 from cartsvc.carts.conditions import Outcome, StaleSeal, check_preconditions, check_seal, new_idempotency_key, replay
-from cartsvc.carts.record import EMPTY, MAX_MARKS, MergeMark, Record, Seal, live_cart, next_record
+from cartsvc.carts.record import EMPTY, MAX_MARKS, MergeMark, Record, Seal, next_record
 from cartsvc.errors import (
     CartsvcError,
     Fault,
@@ -207,7 +207,7 @@ class Merger:
     ) -> SealedSource | Cart | None:
         """Return the source with the seal of this merge, or its open cart. Raises CartSealed, StaleSeal."""
         now = self._clock()
-        cart = live_cart(record, now=now)
+        cart = record.cart_at(now) if record is not None else None
         if record is None or cart is None:
             return None
         if record.seal is not None and (record.seal.target, record.seal.strategy) == (target, strategy):
@@ -307,7 +307,7 @@ class Merger:
             if repeated is not None:
                 return self._next(record, withdrawn, revision), Replayed(repeated)
             check_seal(target, record, now=revision.at)
-            cart = live_cart(record, now=revision.at)
+            cart = before.cart_at(revision.at)
             check_preconditions(conditions, cart)
             limits = self._policy.limits
             combined = combine(cart, sealed.cart, sealed.seal.strategy, limits=limits, revision=revision)
@@ -332,7 +332,7 @@ class Merger:
         if repeated is not None:
             return record, Applied(repeated)
         after = before.with_key(new_idempotency_key(conditions, status=200, now=revision.at))
-        return self._next(record, after, revision), Applied(Outcome(live_cart(record, now=revision.at), 200))
+        return self._next(record, after, revision), Applied(Outcome(before.cart_at(revision.at), 200))
 
     def _without_source(
         self, record: Record | None, *, target: str, conditions: WriteConditions, tag: str
@@ -343,9 +343,10 @@ class Merger:
         if repeated is not None:
             return record, repeated
         check_seal(target, record, now=revision.at)
-        cart = live_cart(record, now=revision.at)
+        before = record or EMPTY
+        cart = before.cart_at(revision.at)
         check_preconditions(conditions, cart)
-        after = (record or EMPTY).with_key(new_idempotency_key(conditions, status=200, now=revision.at))
+        after = before.with_key(new_idempotency_key(conditions, status=200, now=revision.at))
         return self._next(record, after, revision), Outcome(cart, 200)
 
     # ---- step 4 ----

@@ -77,6 +77,14 @@ class Record(Struct, frozen=True, array_like=True):
     seal: Seal | None
     expires_at: int
 
+    def is_live(self, now: int) -> bool:
+        """Return whether the record has not expired."""
+        return self.expires_at > now
+
+    def cart_at(self, now: int) -> Cart | None:
+        """Return the cart, or None if it is absent or has expired."""
+        return self.cart if self.cart is not None and self.cart.expires_at > now else None
+
     def with_cart(self, cart: Cart | None) -> Record:
         """Return the record with this cart; a record without a cart has no seal either."""
         if cart is self.cart:
@@ -147,13 +155,6 @@ def decode(data: bytes) -> Record:
         return _decoder.decode(memoryview(data)[1:])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecordUnreadable from error
-
-
-def live_cart(record: Record | None, *, now: int) -> Cart | None:
-    """Return the cart of the record, or None if it is absent or has expired."""
-    if record is None or record.cart is None or record.cart.expires_at <= now:
-        return None
-    return record.cart
 
 
 def find_idempotency_key(

@@ -19,7 +19,7 @@ from cartsvc.carts.conditions import (
     new_idempotency_key,
     replay,
 )
-from cartsvc.carts.record import EMPTY, GUEST_PREFIX, live_cart, next_record
+from cartsvc.carts.record import EMPTY, GUEST_PREFIX, next_record
 from cartsvc.errors import CartNotFound, CartSealed, StoreFull
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class CartService:
 
     def get(self, user_id: str) -> Cart | None:
         """Return the cart, or None if it is absent. A read creates nothing and does not extend the life of a cart."""
-        return live_cart(self._store.get(user_id), now=self._clock())
+        return (self._store.get(user_id) or EMPTY).cart_at(self._clock())
 
     def get_item(self, user_id: str, item_id: str) -> tuple[Cart, Item]:
         """Return the cart and one of its items. Raises CartNotFound, ItemNotFound."""
@@ -175,7 +175,7 @@ class CartService:
         if repeated is not None:
             return record, repeated
         check_seal(user_id, record, now=revision.at)
-        before = live_cart(record, now=revision.at)
+        before = (record or EMPTY).cart_at(revision.at)
         if write.precheck is not None:
             write.precheck(before)
         check_preconditions(conditions, before)

@@ -77,7 +77,7 @@ class LmdbStore(CartStore):
         if data is None:
             return None
         record = records.decode(data)
-        return record if record.expires_at > self._clock() else None
+        return record if record.is_live(self._clock()) else None
 
     def update(self, user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
         """Change the record in a write transaction. If the store is full and space was reclaimed, try once more."""
@@ -102,7 +102,7 @@ class LmdbStore(CartStore):
                 except RecordUnreadable as error:
                     yield user_id, error
                 else:
-                    if record.expires_at > self._clock():
+                    if record.is_live(self._clock()):
                         yield user_id, record
 
     def delete(self, user_id: str) -> Record | RecordUnreadable | None:
@@ -148,7 +148,7 @@ class LmdbStore(CartStore):
             self._clear(txn, now, _PURGE_PER_WRITE)
             data = txn.get(key, db=self._records)
             stored = None if data is None else records.decode(data)
-            old = stored if stored is not None and stored.expires_at > now else None
+            old = stored if stored is not None and stored.is_live(now) else None
             new, result = change(old)
             if new is None and stored is not None:
                 txn.delete(_expiry_key(key, stored), db=self._expiry_index)
@@ -206,7 +206,7 @@ class LmdbStore(CartStore):
             return False
         # A record that cannot be decoded is removed, because its minute is over too.
         with suppress(RecordUnreadable):
-            if records.decode(data).expires_at > now:
+            if records.decode(data).is_live(now):
                 return False
         return txn.delete(key, db=self._records)
 

@@ -49,7 +49,7 @@ class MemoryStore(CartStore):
         """Read the record, without the lock."""
         # Reading a dict is atomic, and the bytes never change.
         stored = self._stored(user_id)
-        return stored if stored is not None and stored.expires_at > self._clock() else None
+        return stored if stored is not None and stored.is_live(self._clock()) else None
 
     def update(self, user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
         """Change the record while holding the lock."""
@@ -57,7 +57,7 @@ class MemoryStore(CartStore):
             now = self._clock()
             self._clear(now, _PURGE_PER_WRITE)
             old = self._stored(user_id)
-            if old is not None and old.expires_at <= now:
+            if old is not None and not old.is_live(now):
                 self._drop(user_id, old)
                 old = None
             new, result = change(old)
@@ -178,7 +178,7 @@ class MemoryStore(CartStore):
         for user_id in list(self._expiry_index.get(now // _MINUTE_MS, ())):
             with suppress(RecordUnreadable):  # it is dropped when its minute is over
                 record = records.decode(self._records[user_id])
-                if record.expires_at <= now:
+                if not record.is_live(now):
                     self._drop(user_id, record)
 
 

@@ -195,7 +195,7 @@ class ValkeyStore(CartStore):
 
     def _decode_live(self, data: bytes | None) -> Record | None:
         record = None if data is None else records.decode(data)
-        return record if record is not None and record.expires_at > self._clock() else None
+        return record if record is not None and record.is_live(self._clock()) else None
 
     @contextmanager
     def _cart_lock(self, key: bytes, operation: Operation) -> Iterator[None]:
