@@ -306,24 +306,17 @@ def combine(cart: Cart | None, source: Cart, strategy: Strategy, *, limits: Limi
 
     Raises LimitExceeded or CurrencyMismatch if the two carts cannot be combined.
     """
-    ours = {} if cart is None or strategy == "replace" else {item.item_id: item for item in cart.items}
-    merged = dict(ours)
+    kept = {} if cart is None or strategy == "replace" else {item.item_id: item for item in cart.items}
+    merged = dict(kept)
     for item in source.items:
-        own = ours.get(item.item_id)
+        own = kept.get(item.item_id)
         merged[item.item_id] = item if own is None else _merge_items(own, item, strategy)
     items = tuple(merged.values())
-    stays = cart.currency if cart is not None and any(item.unit_price is not None for item in ours.values()) else None
-    brings = any(
-        item.unit_price is not None and (item.item_id not in ours or ours[item.item_id].unit_price is None)
-        for item in items
-    )
-    if brings and stays is not None and stays != source.currency:
-        detail = f"The cart is in {stays} and the source in {source.currency}; one cart has one currency."
-        raise CurrencyMismatch([Fault(_SOURCE_POINTER, detail)])
+    currency = _currency_after_merge(cart, source, kept, items)
     faults = list(_limit_faults(cart.items if cart else (), items, dict.fromkeys(merged, _SOURCE_POINTER), limits))
     if faults:
         raise LimitExceeded(Fault(_SOURCE_POINTER, fault.detail) for fault in faults)
-    return _next_cart(cart, items, stays or source.currency, revision)
+    return _next_cart(cart, items, currency, revision)
 
 
 def find_item(cart: Cart, item_id: str) -> Item:
@@ -342,6 +335,25 @@ def subtotal(items: Sequence[Item]) -> int | None:
             return None
         total += item.quantity * item.unit_price
     return total
+
+
+def _currency_after_merge(
+    cart: Cart | None, source: Cart, kept: Mapping[str, Item], items: Iterable[Item]
+) -> str | None:
+    """Return the currency of ``items``, the result of a merge; ``kept`` are the items that the cart keeps.
+
+    The currency of a kept price stays. Raises CurrencyMismatch if the merge adds a price in another currency.
+    """
+    if cart is None or cart.currency is None or all(item.unit_price is None for item in kept.values()):
+        return source.currency
+    adds_price = any(
+        item.unit_price is not None and (item.item_id not in kept or kept[item.item_id].unit_price is None)
+        for item in items
+    )
+    if adds_price and cart.currency != source.currency:
+        detail = f"The cart is in {cart.currency} and the source in {source.currency}; one cart has one currency."
+        raise CurrencyMismatch([Fault(_SOURCE_POINTER, detail)])
+    return cart.currency
 
 
 def _merge_items(own: Item, other: Item, strategy: Strategy) -> Item:
