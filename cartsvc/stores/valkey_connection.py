@@ -3,6 +3,11 @@
 redis-py has a timeout per socket call but none per request; it raises the same error for a command that was not sent
 and for one whose response was lost; and it sends commands again. Here an operation has one deadline, and a command is
 sent once.
+
+pyproject.toml bounds the version of redis-py, because this module uses parts of it that are not public:
+``redis._parsers._HiredisParser`` with its ``_sock`` and ``_reader``, and ``_sock``, ``_parser`` and ``_connect()`` of
+``Connection``. It also overrides ``ConnectionPool.reset()`` and the properties ``socket_timeout`` and
+``socket_connect_timeout`` of ``Connection``, which redis-py reads before each socket call.
 """
 
 from __future__ import annotations
