@@ -16,7 +16,7 @@ from msgspec import structs
 
 from cartsvc.carts import record as records
 from cartsvc.carts.cart import check_user_id, is_user_id
-from cartsvc.carts.record import GUEST_PREFIX, Record, live_cart
+from cartsvc.carts.record import GUEST_PREFIX, Record
 from cartsvc.cli.backup import read_line, write_line
 from cartsvc.errors import CartsvcError, InvalidRequest, OutcomeUnknown, RecordUnreadable, StoreError, driver_words
 
@@ -142,7 +142,7 @@ def _stats(context: _Context) -> None:
     largest: tuple[int, str | None] = (0, None)
     for user_id, record in _readable_records(context.store, counts, label="Counting", quiet=False):
         now, size = context.clock(), len(user_id) + len(records.encode(record))
-        cart = live_cart(record, now=now)
+        cart = record.cart_at(now)
         counts.update(records=1, bytes=size, carts=int(cart is not None), tombstones=int(cart is None))
         counts.update(
             guests=int(cart is not None and user_id.startswith(GUEST_PREFIX)),
@@ -307,7 +307,7 @@ def _describe_deleted(found: Record | RecordUnreadable | None, *, now: int) -> s
         return "nothing was stored"
     if isinstance(found, RecordUnreadable):
         return "an unreadable record was deleted"
-    cart = live_cart(found, now=now)
+    cart = found.cart_at(now)
     if cart is None:
         return "a record without a cart was deleted"
     return f"a cart was deleted, number of items: {len(cart.items)}"

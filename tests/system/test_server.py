@@ -162,7 +162,7 @@ def test_memory_refuses_a_second_process(arguments: list[str], environment: dict
     """Asked for two workers, it does not start, and says why and what to set."""
     ended = run(*arguments, **environment)
     assert ended.returncode == 1
-    assert "2 workers were asked for" in ended.output
+    assert "2 workers were requested" in ended.output
     assert "Set WEB_CONCURRENCY=1" in ended.output
     assert "Traceback" not in ended.output
 
