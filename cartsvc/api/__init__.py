@@ -13,7 +13,7 @@ import flask_smorest
 import msgspec
 from flask import Response
 
-from cartsvc.api import authorization, carts, health, openapi, problems, schemas, swagger_ui
+from cartsvc.api import authorization, carts, health, openapi, problems, swagger_ui
 from cartsvc.errors import CartsvcError
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 class Api(flask_smorest.Api):
     """flask-smorest's Api with problem details for errors, and with an OpenAPI document that is made once."""
 
-    ERROR_SCHEMA = schemas.ProblemSchema
     DEFAULT_ERROR_RESPONSE_NAME = None  # each operation documents its own
 
     def __init__(self, app: Flask, *, limits: Limits, auth: Auth | None, rate_limiter: RateLimiter | None) -> None:

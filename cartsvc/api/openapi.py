@@ -12,11 +12,18 @@ import flask_smorest
 import msgspec
 
 from cartsvc.api.body import BodyParser
-from cartsvc.api.problems import MEDIA_TYPE, PROBLEM_BY_ERROR, PROBLEM_BY_STATUS, Problem, problem_response
-from cartsvc.api.schemas import CART_EXAMPLE, ProblemSchema
+from cartsvc.api.problems import (
+    MEDIA_TYPE,
+    PROBLEM_BY_ERROR,
+    PROBLEM_BY_STATUS,
+    TYPE_PREFIX,
+    Problem,
+    problem_response,
+)
+from cartsvc.api.schemas import CART_EXAMPLE, FaultSchema
 from cartsvc.carts import strings
-from cartsvc.carts.cart import option_rules
-from cartsvc.errors import Fault
+from cartsvc.carts.cart import STRATEGIES, option_rules
+from cartsvc.errors import CartConflict, Fault, InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -176,6 +183,14 @@ _SECURITY_SCHEME = {
     "description": "A user token from the shop's issuer, or a guest token from `POST /cart`.",
 }
 _WITH_CART = 412
+_WITH_ERRORS = {
+    problem.slug for error, problem in PROBLEM_BY_ERROR.items() if issubclass(error, (InvalidRequest, CartConflict))
+}
+_EXAMPLE_FAULTS = {
+    "invalid-request": Fault("/quantity", "A quantity must be from 1 to 999."),
+    "limit-exceeded": Fault("/quantity", "At most 999 of one item; this would make 1000."),
+    "currency-mismatch": Fault("/currency", "The cart is in EUR; a cart has one currency."),
+}
 # Headers that the problem's own code adds.
 _EXTRA_HEADERS = {401: {"WWW-Authenticate"}, 403: {"WWW-Authenticate"}, _WITH_CART: {"ETag"}}
 _HEADERS: dict[str, dict[str, Any]] = {
@@ -198,8 +213,10 @@ def document(spec: APISpec, *, limits: Limits, has_auth: bool, has_rate_limit: b
     """Return the document of all routes, with the limits, the tokens and the rate limit of this process."""
     made: dict[str, Any] = spec.to_dict()
     schemas = made["components"]["schemas"]
-    schemas.pop("PaginationMetadata", None)  # flask-smorest's own; nothing here is paged
+    for unused in ("Error", "PaginationMetadata"):  # flask-smorest's own
+        schemas.pop(unused, None)
     _add_limits(schemas, limits)
+    _name_strategy(schemas)
     if has_auth:
         _add_security(made)
     if has_rate_limit:
@@ -210,9 +227,12 @@ def document(spec: APISpec, *, limits: Limits, has_auth: bool, has_rate_limit: b
 
 def add_problems(spec: APISpec) -> None:
     """Add one response per status to the OpenAPI document, with an example of each problem that has this status."""
+    spec.components.schema("Fault", schema=FaultSchema)
     for status, problems in sorted(_by_status().items()):
         examples = {problem.slug: {"value": _example(problem)} for problem in problems}
-        content = {MEDIA_TYPE: {"schema": ProblemSchema, "examples": examples}}
+        for problem in problems:
+            spec.components.schema(_schema_name(problem), _problem_schema(problem))
+        content = {MEDIA_TYPE: {"schema": _one_of(problems), "examples": examples}}
         titles = [problem.title for problem in problems]
         description = ", or ".join([titles[0], *(title[0].lower() + title[1:] for title in titles[1:])]) + "."
         response: dict[str, Any] = {"description": description, "content": content}
@@ -220,6 +240,42 @@ def add_problems(spec: APISpec) -> None:
         if headers:
             response["headers"] = {name: _HEADERS[name] for name in sorted(headers)}
         spec.components.response(_component_name(status), response)
+
+
+def _schema_name(problem: Problem) -> str:
+    """Return a kind of problem as the name of its schema: limit-exceeded is LimitExceededProblem."""
+    return "".join(map(str.capitalize, problem.slug.split("-"))) + "Problem"
+
+
+def _problem_schema(problem: Problem) -> dict[str, Any]:
+    """Return the schema of one kind of problem: its type and status, and the members that it always has."""
+    members: dict[str, Any] = {
+        "type": {"type": "string", "format": "uri", "enum": [TYPE_PREFIX + problem.slug]},
+        "title": {"type": "string"},
+        "status": {"type": "integer", "enum": [problem.status]},
+        "detail": {"type": "string"},
+    }
+    if problem.slug in _WITH_ERRORS:
+        members["errors"] = {"type": "array", "items": {"$ref": "#/components/schemas/Fault"}}
+    if problem.status == _WITH_CART:
+        members["cart"] = {"$ref": "#/components/schemas/Cart"}
+    return {
+        "type": "object",
+        "description": f"{problem.title}. Problem details (RFC 9457).",
+        "properties": members,
+        "required": list(members),
+    }
+
+
+def _one_of(problems: list[Problem]) -> dict[str, Any]:
+    """Return the schema of a response that can have any of these problems; its ``type`` identifies the kind."""
+    references = {TYPE_PREFIX + each.slug: f"#/components/schemas/{_schema_name(each)}" for each in problems}
+    if len(problems) == 1:
+        return {"$ref": next(iter(references.values()))}
+    return {
+        "oneOf": [{"$ref": reference} for reference in references.values()],
+        "discriminator": {"propertyName": "type", "mapping": references},
+    }
 
 
 def _by_status() -> dict[int, list[Problem]]:
@@ -230,11 +286,9 @@ def _by_status() -> dict[int, list[Problem]]:
 
 
 def _example(problem: Problem) -> dict[str, Any]:
-    faults = [Fault("/quantity", "A quantity must be from 1 to 999.")] if problem.slug == "invalid-request" else []
-    response = problem_response(
-        problem, "; ".join(fault.detail for fault in faults) or problem.title + ".", faults=faults
-    )
-    example: dict[str, Any] = msgspec.json.decode(response.data)
+    faults = [_EXAMPLE_FAULTS.get(problem.slug, Fault("", f"{problem.title}."))] if problem.slug in _WITH_ERRORS else []
+    detail = faults[0].detail if faults else f"{problem.title}."
+    example: dict[str, Any] = msgspec.json.decode(problem_response(problem, detail, faults=faults).data)
     return example | ({"cart": CART_EXAMPLE} if problem.status == _WITH_CART else {})
 
 
@@ -251,6 +305,15 @@ def _add_limits(schemas: dict[str, Any], limits: Limits) -> None:
         "additionalProperties": {"type": "string", **values.json_schema()},
     }
     schemas["CartInput"]["properties"]["items"]["maxItems"] = limits.max_items
+
+
+def _name_strategy(schemas: dict[str, Any]) -> None:
+    """Give the strategies of a merge a schema of their own, so that a generated client has a type for them."""
+    member = schemas["MergeInput"]["properties"]["strategy"]
+    kept = {name: member[name] for name in ("default", "description")}
+    schemas["Strategy"] = {"type": "string", "enum": list(STRATEGIES), "description": member["description"]}
+    member.clear()
+    member |= {"anyOf": [{"$ref": "#/components/schemas/Strategy"}, {"type": "null"}], **kept}
 
 
 def _add_security(document: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from werkzeug.exceptions import HTTPException
 
 MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:cartsvc:problem:"
 _MAX_FAULTS = 20  # in one response, so it is not many times larger than the request
 _PASSED_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")  # headers of the framework's errors that are kept
 
@@ -122,7 +123,7 @@ def problem_response(
 ) -> Response:
     """Return a problem as a response; ``more`` contains its extension members (RFC 9457, 3.2)."""
     body: dict[str, Any] = {
-        "type": f"urn:cartsvc:problem:{problem.slug}",
+        "type": TYPE_PREFIX + problem.slug,
         "title": problem.title,
         "status": problem.status,
         "detail": detail,

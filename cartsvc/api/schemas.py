@@ -111,17 +111,6 @@ class FaultSchema(_Strict):
     detail = _string()
 
 
-class ProblemSchema(_Strict):
-    """Problem details (RFC 9457)."""
-
-    type = _string(format="uri", examples=["urn:cartsvc:problem:invalid-request"])
-    title = _string()
-    status = _integer(minimum=400, maximum=599)
-    detail = _string()
-    errors = fields.List(fields.Nested(FaultSchema))
-    cart = fields.Nested(CartSchema, metadata={"description": "The current cart, with status 412."})
-
-
 class HealthSchema(_Strict):
     """The state of the process."""
 

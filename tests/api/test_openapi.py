@@ -15,6 +15,7 @@ from flask import Response
 from jsonschema import Draft202012Validator
 from werkzeug.routing import Rule
 
+from cartsvc.api.problems import PROBLEM_BY_ERROR, PROBLEM_BY_STATUS
 from cartsvc.carts.cart import Limits
 from cartsvc.errors import StoreError
 from tests.support.api_client import RaisingStore, make_client, problem
@@ -373,7 +374,7 @@ def _json(
 
 
 def _problem(code: int, **members: Any) -> Any:
-    body = {"type": "urn:cartsvc:problem:x", "title": "X", "status": code, "detail": "X."} | members
+    body = {"type": "urn:cartsvc:problem:internal-error", "title": "X", "status": code, "detail": "X."} | members
     return _json(body, code, {}, PROBLEM)
 
 
@@ -439,6 +440,7 @@ def _refusal(slug: str, code: int = 409, headers: dict[str, str] | None = None, 
 
 
 ABSENT = CART | {"version": 0}
+FAULTS = [{"pointer": "/quantity", "detail": "X."}]
 REPLAYED = HEADERS | {"Idempotency-Replayed": "true"}
 KEYED = {"Idempotency-Key": "k"}
 
@@ -449,8 +451,8 @@ def test_the_checker_lets_right_writes_pass(client: Client) -> None:
         (_json(CART), {}),
         (_json(CART, headers=REPLAYED), KEYED),
         (_json(ABSENT, headers=_without("ETag")), {}),
-        (_refusal("limit-exceeded"), {}),
-        (_refusal("cart-sealed", headers={"Retry-After": "5"}), {}),
+        (_refusal("limit-exceeded", errors=FAULTS), {}),
+        (_refusal("cart-sealed", headers={"Retry-After": "5"}, errors=FAULTS), {}),
         (_refusal("precondition-failed", 412, HEADERS, cart=CART), {}),
         (_refusal("precondition-failed", 412, _without("ETag"), cart=ABSENT), {}),
     ):
@@ -465,9 +467,10 @@ def test_the_checker_lets_right_writes_pass(client: Client) -> None:
         (_json(CART, headers=HEADERS | {"Idempotency-Replayed": "yes"}), KEYED),
         (_json(CART, 201, REPLAYED), KEYED),
         (_json(ABSENT), {}),
-        (_refusal("cart-sealed"), {}),
-        (_refusal("limit-exceeded", headers=REPLAYED), KEYED),
-        (_refusal("limit-exceeded", cart=CART), {}),
+        (_refusal("cart-sealed", errors=FAULTS), {}),
+        (_refusal("limit-exceeded"), {}),
+        (_refusal("limit-exceeded", headers=REPLAYED, errors=FAULTS), KEYED),
+        (_refusal("limit-exceeded", cart=CART, errors=FAULTS), {}),
         (_refusal("store-unavailable", 503), {}),
         (_refusal("precondition-failed", 412, HEADERS), {}),
         (_refusal("precondition-failed", 412, _without("ETag"), cart=CART), {}),
@@ -557,6 +560,26 @@ def test_the_names_of_operations_are_public() -> None:
 
 def test_the_names_of_schemas_are_public() -> None:
     """Generated clients call their types after the schemas."""
-    expected = {"Cart", "Item", "Guest", "Health", "Readiness", "Fault", "Problem"}
+    expected = {"Cart", "Item", "Guest", "Health", "Readiness", "Fault", "Strategy"}
     expected |= {"ItemInput", "ItemsInput", "CartInput", "ItemUpdate", "MergeInput"}
-    assert set(make_client().contract.document["components"]["schemas"]) == expected
+    schemas = make_client().contract.document["components"]["schemas"]
+    assert {name for name in schemas if not name.endswith("Problem")} == expected
+
+
+def test_each_kind_of_problem_has_a_schema() -> None:
+    """Its type is one value, so a client can tell kinds apart; what a kind always has is required."""
+    schemas = make_client().contract.document["components"]["schemas"]
+    kinds = {problem.slug: problem for problem in (*PROBLEM_BY_ERROR.values(), *PROBLEM_BY_STATUS.values())}
+    found = {name: schema for name, schema in schemas.items() if name.endswith("Problem")}
+    assert {schema["properties"]["type"]["enum"][0] for schema in found.values()} == {
+        f"urn:cartsvc:problem:{slug}" for slug in kinds
+    }
+    with_errors = {name for name, schema in found.items() if "errors" in schema["required"]}
+    assert with_errors == {
+        "InvalidRequestProblem",
+        "LimitExceededProblem",
+        "CurrencyMismatchProblem",
+        "CartSealedProblem",
+        "MergeAbortedProblem",
+    }
+    assert [name for name, schema in found.items() if "cart" in schema["required"]] == ["PreconditionFailedProblem"]
