@@ -1,4 +1,4 @@
-"""Who may touch what: every route against every kind of token, complete by construction; guests; merges; secrets."""
+"""Tests of access: every route with every kind of token, complete by construction; guests; merges; secrets."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def client() -> Client:
 
 
 class Call(NamedTuple):
-    """A request that succeeds for whoever may make it, and the status of that."""
+    """A request that succeeds for a caller with access, and its status."""
 
     status: int
     body: object = None
@@ -74,7 +74,7 @@ CALLS = {
     ("POST", "/cart/<user_id>/merge"): Call(200, {"from_user_id": "carol", "from_token": token("carol")}),
     ("POST", "/cart"): Call(201),
 }
-# Routes that are for everybody.
+# Routes for all callers.
 PUBLIC = {
     ("GET", "/"),
     ("GET", "/healthz"),
@@ -88,7 +88,7 @@ _GUEST = {"typ": "cartsvc-guest+jwt"}
 
 
 def guest_token(sub: str, *, key: str = GUEST_KEY) -> str:
-    """A guest's token, or what somebody else would take for one."""
+    """A guest's token, or one that resembles it."""
     claims = {"iss": "urn:cartsvc", "aud": "urn:cartsvc:guest", "sub": sub, "exp": int(time.time()) + 300}
     return jwt.encode(claims, key, "HS256", headers=_GUEST)
 
@@ -132,7 +132,7 @@ def send(client: Client, method: str, rule: str, user_id: str, *, bearer: str | 
 
 
 def test_no_route_is_forgotten(client: Client) -> None:
-    """Each route stands in the matrix or is public by decision; HEAD and OPTIONS go with GET."""
+    """Each route is in the matrix or public by decision; HEAD and OPTIONS go with GET."""
     routes = {
         (method, rule.rule)
         for rule in client.application.url_map.iter_rules()
@@ -144,7 +144,7 @@ def test_no_route_is_forgotten(client: Client) -> None:
 @pytest.mark.parametrize("bearer", BEARERS)
 @pytest.mark.parametrize(("method", "rule"), [each for each in CALLS if "<user_id>" in each[1]])
 def test_the_matrix(client: Client, method: str, rule: str, bearer: str) -> None:
-    """What each token opens of Alice's cart. What is refused is refused in the same way, and changes nothing."""
+    """What each token permits on Alice's cart. Rejections are alike, and change nothing."""
     make, refused = BEARERS[bearer]
     call = CALLS[method, rule]
     before = client.get(HERS, headers=bearing(token())).data
@@ -152,9 +152,9 @@ def test_the_matrix(client: Client, method: str, rule: str, bearer: str) -> None
     if refused is None:
         assert response.status_code == call.status
         return
-    status, told = refused
+    status, error = refused
     assert response.status_code == status
-    challenge = "Bearer" if told == "Bearer" else f'Bearer error="{told}"'
+    challenge = "Bearer" if error == "Bearer" else f'Bearer error="{error}"'
     assert response.headers.getlist("WWW-Authenticate") == [challenge]
     assert problem(response)[1] == {400: "bad-request", 401: "unauthorized", 403: "forbidden"}[status]
     assert client.get(HERS, headers=bearing(token())).data == before
@@ -162,7 +162,7 @@ def test_the_matrix(client: Client, method: str, rule: str, bearer: str) -> None
 
 @pytest.mark.parametrize("bearer", BEARERS)
 def test_the_matrix_of_new_guests(client: Client, bearer: str) -> None:
-    """POST /cart needs no token; one that is wrong is told so, and a guest's own gives the same guest again."""
+    """POST /cart needs no token; a wrong one is rejected, and a guest's own returns the same guest."""
     make, refused = BEARERS[bearer]
     text = make()
     response = client.post("/cart", headers=bearing(text))
@@ -194,7 +194,7 @@ def test_public_routes_ask_nobody(client: Client, method: str, path: str) -> Non
         assert client.open(path, method=method, headers=bearing(text)).status_code in {200, 302}
 
 
-# ---- what is asked first ----
+# ---- the order of the checks ----
 
 
 def test_tokens_come_before_everything_else() -> None:
@@ -209,7 +209,7 @@ def test_tokens_come_before_everything_else() -> None:
 
 
 def test_a_403_does_not_tell_whether_a_cart_is_there(client: Client) -> None:
-    """The answers are the same to the byte."""
+    """The responses are the same to the byte."""
     there = client.get(HERS, headers=bearing(token("bob")))
     absent = client.get("/cart/nobody", headers=bearing(token("bob")))
     assert (there.status_code, there.data, sorted(there.headers)) == (403, absent.data, sorted(absent.headers))
@@ -315,12 +315,12 @@ def test_the_document_says_whether_tokens_are_needed(client: Client) -> None:
 
 
 def test_no_answer_shows_a_token_or_a_secret(client: Client) -> None:
-    """Whatever the token, the problem tells neither it nor a key."""
+    """Whatever the token, the problem contains neither the token nor a key."""
     for name, (make, refused) in BEARERS.items():
         text = make()
         response = client.get(HERS, headers=bearing(text))
-        told = response.get_data(as_text=True) + str(response.headers)
-        assert KEY not in told
-        assert GUEST_KEY not in told
+        text_sent = response.get_data(as_text=True) + str(response.headers)
+        assert KEY not in text_sent
+        assert GUEST_KEY not in text_sent
         if text and refused is not None and len(text) > 5:
-            assert text not in told, name
+            assert text not in text_sent, name

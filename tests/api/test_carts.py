@@ -1,4 +1,4 @@
-"""Tests of the calls on whole carts: what each row of the contract's table says, and what a cart then holds."""
+"""Tests of the operations on whole carts: their responses, and what the cart contains afterwards."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_reading_creates_nothing(clock: FakeClock) -> None:
 
 
 def test_adding_makes_the_cart(clock: FakeClock) -> None:
-    """The first POST answers 200 with the whole cart."""
+    """The first POST returns 200 with the whole cart."""
     client = make_client(clock=clock)
     response = client.post("/cart/alice", json=PRICED | {"options": {"size": "M", "colour": "red"}})
     assert response.status_code == 200
@@ -89,14 +89,14 @@ def test_like_items_add_up(client: Client) -> None:
     client.post("/cart/alice", json=red)
     client.post("/cart/alice", json=SKU)
     client.post("/cart/alice", json=SKU | {"options": {"size": "M", "colour": "red"}, "quantity": 3})
-    assert _told(client, "options", "quantity") == [({"colour": "red", "size": "M"}, 5), ({}, 2)]
+    assert _items(client, "options", "quantity") == [({"colour": "red", "size": "M"}, 5), ({}, 2)]
 
 
 def test_no_options_are_no_options(client: Client) -> None:
     """Options that are left out, null and empty say the same."""
     for options in ({}, {"options": None}, {"options": {}}):
         client.post("/cart/alice", json=SKU | options)
-    assert _told(client, "item_id", "quantity") == [("sku-1", 6)]
+    assert _items(client, "item_id", "quantity") == [("sku-1", 6)]
 
 
 def test_items_keep_the_order_of_their_first_adding(client: Client) -> None:
@@ -105,7 +105,7 @@ def test_items_keep_the_order_of_their_first_adding(client: Client) -> None:
         client.post("/cart/alice", json={"product_id": product, "quantity": 1})
     client.post("/cart/alice/items", json={"items": [{"product_id": each, "quantity": 1} for each in "bad"]})
     client.patch("/cart/alice/items/c", json={"quantity": 9})
-    assert _told(client, "product_id", "quantity") == [("c", 9), ("a", 2), ("b", 2), ("d", 1)]
+    assert _items(client, "product_id", "quantity") == [("c", 9), ("a", 2), ("b", 2), ("d", 1)]
 
 
 def test_the_last_stated_price_wins(client: Client) -> None:
@@ -154,7 +154,7 @@ def test_a_cart_without_prices_takes_any_currency(client: Client) -> None:
 def test_item_ids_are_deterministic(
     client: Client, product_id: str, options: dict[str, str], item_id: str | None
 ) -> None:
-    """The product_id itself where it can stand in a URL as it is, otherwise ~ and 16 digits of the stated hash."""
+    """The product_id itself if it can be used in a URL as it is, otherwise ~ and 16 digits of the documented hash."""
     expected = item_id or "~" + _digest(product_id, [[name, options[name]] for name in sorted(options)])
     item = {"product_id": product_id, "options": options, "quantity": 1}
     assert client.post("/cart/alice", json=item).json["items"][0]["item_id"] == expected
@@ -167,14 +167,14 @@ def test_put_makes_a_cart_and_then_replaces_it(client: Client) -> None:
     assert (first.status_code, first.json["version"]) == (201, 1)
     second = client.put("/cart/alice", json={"items": [{"product_id": each, "quantity": 2} for each in "dca"]})
     assert (second.status_code, second.json["version"]) == (200, 2)
-    assert _told(client, "product_id", "quantity") == [("d", 2), ("c", 2), ("a", 2)]
+    assert _items(client, "product_id", "quantity") == [("d", 2), ("c", 2), ("a", 2)]
 
 
 def test_put_adds_up_like_items(client: Client) -> None:
     """Like items inside one request are one item, at the place of the first."""
     lines = [PRICED, {"product_id": "b", "quantity": 1}, SKU]
     assert client.put("/cart/alice", json={"items": lines}).status_code == 201
-    assert _told(client, "product_id", "quantity", "unit_price") == [("sku-1", 4, 1999), ("b", 1, None)]
+    assert _items(client, "product_id", "quantity", "unit_price") == [("sku-1", 4, 1999), ("b", 1, None)]
 
 
 def test_put_takes_no_items(client: Client) -> None:
@@ -186,7 +186,7 @@ def test_put_takes_no_items(client: Client) -> None:
 
 
 def test_put_currency_stands_for_items_that_state_none(client: Client) -> None:
-    """The currency beside the items is that of each price without one."""
+    """The currency of the cart applies to each price without one."""
     body = {"currency": "EUR", "items": [SKU | {"unit_price": 5}, PRICED | {"product_id": "b"}]}
     assert client.put("/cart/alice", json=body).json["currency"] == "EUR"
     refused = client.put("/cart/alice", json=body | {"currency": "USD"})
@@ -194,7 +194,7 @@ def test_put_currency_stands_for_items_that_state_none(client: Client) -> None:
 
 
 def test_put_may_change_the_currency(client: Client) -> None:
-    """What was in the cart before is gone, so its currency forbids nothing."""
+    """The previous contents are replaced, so their currency does not matter."""
     client.post("/cart/alice", json=PRICED)
     response = client.put("/cart/alice", json={"items": [PRICED | {"currency": "USD"}]})
     assert (response.status_code, response.json["currency"]) == (200, "USD")
@@ -225,7 +225,7 @@ def test_put_back_an_edited_cart(clock: FakeClock) -> None:
     after = client.put("/cart/alice", json=edited)
     assert after.status_code == 200
     assert after.headers["ETag"] != before.headers["ETag"]
-    assert _told(client, "product_id", "quantity", "unit_price", "added_at") == [
+    assert _items(client, "product_id", "quantity", "unit_price", "added_at") == [
         ("b", 7, None, "2026-01-02T03:04:05Z"),
         ("sku-1", 2, 5, "2026-01-02T03:04:05Z"),
     ]
@@ -234,7 +234,7 @@ def test_put_back_an_edited_cart(clock: FakeClock) -> None:
 
 
 def test_an_absent_cart_can_be_put_back(client: Client) -> None:
-    """Also what GET returned for a cart that is not there can be filled and sent."""
+    """The response to a GET of an absent cart can be filled in and sent, too."""
     body = client.get("/cart/alice").json
     body["items"].append(SKU)
     assert client.put("/cart/alice", json=body).status_code == 201
@@ -249,9 +249,9 @@ def test_read_only_members_are_ignored(client: Client, value: object) -> None:
     assert (put.status_code, put.json["user_id"], put.json["version"]) == (201, "alice", 1)
     client.post("/cart/alice", json=SKU | item)
     client.post("/cart/alice/items", json={"items": [SKU | item]})
-    assert _told(client, "item_id", "quantity") == [("sku-1", 6)]
+    assert _items(client, "item_id", "quantity") == [("sku-1", 6)]
     client.patch("/cart/alice/items/sku-1", json={"quantity": 1} | item)
-    assert _told(client, "item_id", "quantity") == [("sku-1", 1)]
+    assert _items(client, "item_id", "quantity") == [("sku-1", 1)]
 
 
 def test_null_means_not_stated(client: Client) -> None:
@@ -287,16 +287,16 @@ def test_deleting_what_was_never_there(client: Client) -> None:
 
 
 def test_carts_do_not_meet(client: Client) -> None:
-    """What is done to one user's cart shows in no other; user ids are told apart by case."""
+    """A change of one user's cart affects no other; user ids are case-sensitive."""
     client.post("/cart/alice", json=SKU)
     client.post("/cart/Alice", json=SKU | {"quantity": 5})
     client.delete("/cart/bob")
-    assert _told(client, "quantity") == [(2,)]
+    assert _items(client, "quantity") == [(2,)]
 
 
 @pytest.mark.parametrize("count", [1, 100])
 def test_adding_several_items(client: Client, count: int) -> None:
-    """1 to 100 in one request; the cart is made when it is not there, and it changes once."""
+    """1 to 100 in one request; an absent cart is created, and the version changes once."""
     lines = [{"product_id": f"p{number}", "quantity": 1} for number in range(count)]
     response = client.post("/cart/alice/items", json={"items": lines})
     assert (response.status_code, response.json["version"], response.json["item_count"]) == (200, 1, count)
@@ -335,7 +335,7 @@ def test_a_changed_cart_slides_its_expiry(clock: FakeClock) -> None:
 
 
 def test_an_expired_cart_is_absent(clock: FakeClock) -> None:
-    """To the millisecond, for every call; CARTSVC_CART_TTL says when."""
+    """To the millisecond, for every operation, after CARTSVC_CART_TTL."""
     client = make_client(cart_ttl_ms=60_000, clock=clock)
     client.post("/cart/alice", json=SKU)
     clock.advance(59_999)
@@ -350,7 +350,7 @@ def test_an_expired_cart_is_absent(clock: FakeClock) -> None:
     assert client.put("/cart/alice", json={"items": [SKU]}).status_code == 201
 
 
-def _told(client: Client, *members: str) -> list[tuple[Any, ...]]:
+def _items(client: Client, *members: str) -> list[tuple[Any, ...]]:
     return [tuple(item[member] for member in members) for item in client.get("/cart/alice").json["items"]]
 
 

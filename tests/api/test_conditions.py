@@ -27,7 +27,7 @@ SECONDS = 20
 
 
 class Write(NamedTuple):
-    """A write of alice's cart, as it is and otherwise; ``absent`` is what it answers when there is no cart."""
+    """A write to alice's cart, with variations; ``absent`` is its status if there is no cart."""
 
     method: str
     rest: str
@@ -113,14 +113,14 @@ def test_a_write_of_another_state(cart: Client, write: Write, form: str) -> None
     """412 with the cart as it is now; nothing has changed, in the merge's source neither. ``"*"`` is a tag like any."""
     before = state(cart), state(cart, "guest-1")
     inner = tag_of(cart).strip('"')
-    stated = {'"{}"': f'"{inner}x"', '"{}': f'"{inner[:-1]}"', "{}x": f'"{inner.swapcase()}"'}.get(form, form)
-    check_refused(cart, write.send(cart, {"If-Match": stated}))
+    value = {'"{}"': f'"{inner}x"', '"{}': f'"{inner[:-1]}"', "{}x": f'"{inner.swapcase()}"'}.get(form, form)
+    check_refused(cart, write.send(cart, {"If-Match": value}))
     assert (state(cart), state(cart, "guest-1")) == before
 
 
 @EACH
 def test_a_write_of_a_state_that_is_over(cart: Client, write: Write) -> None:
-    """A tag got before somebody else's change names nothing any more, also when the items are the same again."""
+    """After another client's change an old tag matches nothing, even if the items are the same again."""
     old = tag_of(cart)
     cart.post("/cart/alice", json=SKU)
     check_refused(cart, write.send(cart, {"If-Match": old}))
@@ -138,12 +138,12 @@ def test_the_tag_of_another_cart_is_another_tag(cart: Client) -> None:
 
 
 @EACH
-@pytest.mark.parametrize("stated", ["*", '"old"'])
-def test_a_condition_on_an_absent_cart(client: Client, write: Write, stated: str) -> None:
-    """There is no such state. What needs a cart says 404 first; the rest is 412 with the absent cart, without ETag."""
+@pytest.mark.parametrize("value", ["*", '"old"'])
+def test_a_condition_on_an_absent_cart(client: Client, write: Write, value: str) -> None:
+    """There is no such state. Operations that need a cart return 404 first; the others 412 without an ETag."""
     client.put("/cart/guest-1", json={"items": [SKU]})
     before = state(client, "guest-1")
-    refused = write.send(client, {"If-Match": stated})
+    refused = write.send(client, {"If-Match": value})
     if write.absent == 404:
         assert problem(refused) == (404, "cart-not-found")
     else:
@@ -155,7 +155,7 @@ def test_a_condition_on_an_absent_cart(client: Client, write: Write, stated: str
 
 @pytest.mark.parametrize("name", ["patch", "delete-item"])
 def test_an_absent_item_is_told_before_a_condition(cart: Client, name: str) -> None:
-    """404 comes first (RFC 9110, 13.2.1): without the condition the answer would be the same."""
+    """404 comes first (RFC 9110, 13.2.1), because without the condition the response would be the same."""
     write = WRITES[name]._replace(rest="/items/none")
     assert problem(write.send(cart, {"If-Match": '"old"'})) == (404, "item-not-found")
 
@@ -190,12 +190,12 @@ def test_a_write_that_changes_nothing_keeps_its_tag(cart: Client) -> None:
 
 
 def test_an_expired_cart_matches_nothing(clock: FakeClock) -> None:
-    """Its tag is gone with it."""
+    """Its tag expires with it."""
     client = make_client(environ={"CARTSVC_CART_TTL": "60"}, clock=clock)
     tag = client.post("/cart/alice", json=SKU).headers["ETag"]
     clock.advance(60_000)
-    for stated in (tag, "*"):
-        check_refused(client, client.post("/cart/alice", json=SKU, headers={"If-Match": stated}))
+    for value in (tag, "*"):
+        check_refused(client, client.post("/cart/alice", json=SKU, headers={"If-Match": value}))
 
 
 # ---- If-None-Match on writes ----
@@ -214,31 +214,31 @@ def test_put_creates_only(client: Client) -> None:
 @EACH
 @pytest.mark.parametrize("form", ["*", "{}", "W/{}", '"old", {}'])
 def test_a_write_unless_the_cart_is_so(cart: Client, write: Write, form: str) -> None:
-    """Every write takes If-None-Match: it is refused while the cart is in one of these states."""
+    """Every write accepts If-None-Match and is rejected while the cart is in one of these states."""
     before = state(cart), state(cart, "guest-1")
     check_refused(cart, write.send(cart, {"If-None-Match": form.format(tag_of(cart))}))
     assert (state(cart), state(cart, "guest-1")) == before
 
 
 @EACH
-@pytest.mark.parametrize("stated", ['"old"', '"*"', 'W/"old", "older"'])
-def test_a_write_when_the_cart_is_not_so(cart: Client, write: Write, stated: str) -> None:
+@pytest.mark.parametrize("value", ['"old"', '"*"', 'W/"old", "older"'])
+def test_a_write_when_the_cart_is_not_so(cart: Client, write: Write, value: str) -> None:
     """Tags of other states refuse nothing."""
-    assert write.send(cart, {"If-None-Match": stated}).status_code == write.status
+    assert write.send(cart, {"If-None-Match": value}).status_code == write.status
 
 
 @EACH
-@pytest.mark.parametrize("stated", ["*", '"old"'])
-def test_an_absent_cart_is_in_no_state(client: Client, write: Write, stated: str) -> None:
+@pytest.mark.parametrize("value", ["*", '"old"'])
+def test_an_absent_cart_is_in_no_state(client: Client, write: Write, value: str) -> None:
     """What can make a cart makes it."""
-    assert write.send(client, {"If-None-Match": stated}).status_code == write.absent
+    assert write.send(client, {"If-None-Match": value}).status_code == write.absent
 
 
 @EACH
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("weak", ["", "W/"])
 def test_a_tag_that_a_proxy_changed_names_the_same_state(cart: Client, write: Write, suffix: str, weak: str) -> None:
-    """Under If-Match the write is done, under If-None-Match it is refused."""
+    """Under If-Match the write is applied, under If-None-Match it is rejected."""
     tag = tag_of(cart).strip('"')
     changed = f'{weak}"{tag}{suffix}"'
     check_refused(cart, write.send(cart, {"If-None-Match": changed}))
@@ -259,8 +259,8 @@ def test_a_tag_may_end_like_a_content_coding(clock: FakeClock, end: str) -> None
 
     store.update("alice", change)
     assert tag_of(client) == f'"{tag}"'
-    for stated in (f'"{tag}"', *[f'"{tag}{suffix}"' for suffix in SUFFIXES]):
-        assert client.get("/cart/alice", headers={"If-None-Match": stated}).status_code == 304
+    for value in (f'"{tag}"', *[f'"{tag}{suffix}"' for suffix in SUFFIXES]):
+        assert client.get("/cart/alice", headers={"If-None-Match": value}).status_code == 304
 
 
 def test_both_conditions_must_hold(cart: Client) -> None:
@@ -285,9 +285,9 @@ def test_reads_take_no_terms_of_writes(cart: Client) -> None:
 def test_malformed_tags(cart: Client, write: Write, header: str) -> None:
     """400, and the detail names the header; nothing has changed."""
     before = state(cart), state(cart, "guest-1")
-    for stated in MALFORMED_TAGS:
-        refused = write.send(cart, {header: stated})
-        assert (problem(refused), header in refused.json["detail"]) == ((400, "bad-request"), True), stated
+    for value in MALFORMED_TAGS:
+        refused = write.send(cart, {header: value})
+        assert (problem(refused), header in refused.json["detail"]) == ((400, "bad-request"), True), value
     assert (state(cart), state(cart, "guest-1")) == before
 
 
@@ -295,11 +295,11 @@ def test_malformed_tags(cart: Client, write: Write, header: str) -> None:
 @pytest.mark.parametrize("end", ["", "x", '"', "*"])
 def test_long_headers_are_read_in_a_moment(client: Client, piece: str, end: str) -> None:
     """8,000 characters that could be split in many ways must not be tried in all of them."""
-    stated = (piece * 8000)[:8000] + end
+    value = (piece * 8000)[:8000] + end
     before = signal.signal(signal.SIGALRM, _too_slow)  # a search for a pattern holds the GIL, but not signals
     signal.alarm(SECONDS)
     try:
-        response = client.post("/cart/alice", json=SKU, headers={"If-Match": stated})
+        response = client.post("/cart/alice", json=SKU, headers={"If-Match": value})
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
@@ -354,7 +354,7 @@ def test_a_repetition_is_done_once(cart: Client, write: Write) -> None:
 
 @EACH
 def test_a_replay_shows_what_is_there_now(cart: Client, write: Write) -> None:
-    """Not what was there then: another change has come in between, and it stays."""
+    """Not the cart of that time: another change has followed, and it stays."""
     headers = {"Idempotency-Key": "k"}
     write.send(cart, headers)
     cart.put("/cart/alice", json={"items": [SKU | {"quantity": 77}]})
@@ -367,7 +367,7 @@ def test_a_replay_shows_what_is_there_now(cart: Client, write: Write) -> None:
 
 
 def test_a_put_that_made_the_cart_replays_201(client: Client) -> None:
-    """The status of the first answer, though the cart is there by now; and when it is gone again, without an ETag."""
+    """The status of the first response, although the cart exists by now; after its deletion too, without ETag."""
     headers = {"Idempotency-Key": "k"}
     body = {"items": [SKU]}
     assert client.put("/cart/alice", json=body, headers=headers).status_code == 201
@@ -380,7 +380,7 @@ def test_a_put_that_made_the_cart_replays_201(client: Client) -> None:
 
 
 def test_a_delete_replays_204(client: Client) -> None:
-    """With its key a repetition is told apart from a cart that was never there; and a new cart is left alone."""
+    """With its key a retry differs from the deletion of an absent cart; and a new cart is left alone."""
     client.post("/cart/alice", json=SKU)
     headers = {"Idempotency-Key": "k"}
     for _ in range(2):
@@ -394,7 +394,7 @@ def test_a_delete_replays_204(client: Client) -> None:
 
 @EACH
 def test_a_replay_asks_no_precondition(cart: Client, write: Write) -> None:
-    """A retry bears the tag of its first try, which has changed since: it is answered as done, not with 412."""
+    """A retry has the tag of its first try, which has changed since: the response is a replay, not 412."""
     headers = {"Idempotency-Key": "k", "If-Match": tag_of(cart)}
     assert write.send(cart, headers).status_code == write.status
     assert write.send(cart, headers).headers[REPLAYED] == "true"
@@ -404,7 +404,7 @@ def test_a_replay_asks_no_precondition(cart: Client, write: Write) -> None:
 
 @pytest.mark.parametrize("name", ["put", "patch", "merge"])
 def test_a_write_that_changes_nothing_is_remembered(cart: Client, name: str) -> None:
-    """It was accepted; when the cart has changed since, its repetition must not change it back."""
+    """It was accepted; if the cart has changed since, its retry must not change it back."""
     write, headers = WRITES[name], {"Idempotency-Key": "k"}
     write.send(cart, {})
     unchanged = tag_of(cart)
@@ -476,7 +476,7 @@ def test_another_item_with_the_same_key(cart: Client, name: str) -> None:
 )
 @pytest.mark.parametrize("rest", ["", "/items", "put"])
 def test_what_is_the_same_request(client: Client, rest: str, first: str, second: str, *, same: bool) -> None:
-    """What it says counts, not how it is written: order, blanks, escapes, nulls, members that are ignored."""
+    """The content counts, not the format: order, blanks, escapes, nulls and ignored members do not matter."""
     responses = []
     for text in (first, second):
         data = f'{{"items": [{text}]}}' if rest else text
@@ -535,7 +535,7 @@ def test_keys_belong_to_their_cart(cart: Client, write: Write) -> None:
 def test_refused_requests_are_not_remembered(
     cart: Client, refused: tuple[str, str, Any, dict[str, str]], status: int, accepted: tuple[str, str, Any]
 ) -> None:
-    """The key is free: the request may be mended and sent again under it, and a repetition is looked at anew."""
+    """The key is free: the request may be fixed and sent again under it, and a retry is evaluated again."""
     key = {"Idempotency-Key": "k"}
     method, rest, body, headers = refused
     for _ in range(2):
@@ -547,7 +547,7 @@ def test_refused_requests_are_not_remembered(
 
 
 def test_a_404_is_not_remembered(client: Client) -> None:
-    """DELETE of what is not there is tried again when it is there."""
+    """DELETE of an absent cart is applied again once the cart exists."""
     headers = {"Idempotency-Key": "k"}
     assert problem(client.delete("/cart/alice", headers=headers)) == (404, "cart-not-found")
     client.post("/cart/alice", json=SKU)
@@ -557,7 +557,7 @@ def test_a_404_is_not_remembered(client: Client) -> None:
 
 @pytest.mark.parametrize(("environ", "kept"), [({}, 32), ({"CARTSVC_IDEMPOTENCY_KEYS": "3"}, 3)])
 def test_so_many_keys_are_remembered(environ: dict[str, str], kept: int) -> None:
-    """The 33rd keyed write pushes out the first, and no other; CARTSVC_IDEMPOTENCY_KEYS says how many there are."""
+    """The 33rd keyed write evicts the first key only; CARTSVC_IDEMPOTENCY_KEYS is the number."""
     client = make_client(environ=environ)
 
     def add(number: int) -> bool:
@@ -620,7 +620,7 @@ def test_numbers_past_every_bound_with_a_key(cart: Client, member: str, number: 
 
 
 def test_the_order_of_refusals(clock: FakeClock) -> None:
-    """Replay, seal, no such cart or item, precondition, rules: what would be refused by all is refused by the first."""
+    """Replay, seal, absent cart or item, precondition, rules: the first check that fails decides the response."""
     store = MemoryStore(clock=clock, limit=2**20)
     client = make_client(store=store, clock=clock)
     known, old = {"Idempotency-Key": "known"}, {"If-Match": '"old"'}

@@ -1,4 +1,4 @@
-"""Tests of what is refused for the cart's state, of what the framework refuses, and of a store that fails."""
+"""Tests of rejections because of the state of the cart or by the framework, and of a store that fails."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_500_items_fit() -> None:
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
 @pytest.mark.parametrize("path", ["/nope", "/carts/alice", "/cart/alice/nope", "/healthz/x", "/favicon.ico", "/.env"])
 def test_unknown_routes(client: Client, method: str, path: str) -> None:
-    """404 as a problem, told apart from a cart or an item that is not there."""
+    """404 as a problem with its own type, not that of an absent cart or item."""
     response = client.open(path, method=method)
     assert response.status_code == 404
     if method != "HEAD":
@@ -123,7 +123,7 @@ def test_methods_that_are_not_allowed(client: Client, path: str, allowed: str) -
 
 
 def test_a_method_that_is_not_allowed_is_told_before_a_wrong_user_id(client: Client) -> None:
-    """405 for a path that takes no such method, whatever stands in it."""
+    """405 for a path without such a method, whatever the ids in it."""
     assert problem(client.patch("/cart/%00", json={})) == (405, "method-not-allowed")
 
 
@@ -146,7 +146,7 @@ def test_a_method_that_is_not_allowed_is_told_before_a_wrong_user_id(client: Cli
 def test_store_failures(
     method: str, path: str, body: object, error: Exception, expected: tuple[int, str, str | None]
 ) -> None:
-    """Each is a problem by the one table; 503 says when to come again; what only the log may know is not told.
+    """Each is a problem by the one table; 503 has Retry-After; what belongs into the log only is not shown.
 
     Trap: the default error handler drops the headers of an error, Retry-After too.
     """
@@ -157,7 +157,7 @@ def test_store_failures(
 
 @pytest.mark.parametrize(("method", "path", "body"), GROWS + SHRINKS)
 def test_an_answer_that_was_lost(method: str, path: str, body: object) -> None:
-    """503 of its own kind for a write that may have been done: it claims neither, and says when to come again."""
+    """503 of its own kind for a write in doubt: it claims neither, and has Retry-After."""
     response = _client_of(errors.OutcomeUnknown()).open(path, method=method, json=body)
     assert (*problem(response), response.headers.get("Retry-After")) == (503, "outcome-unknown", "1")
     assert "Idempotency-Key" in response.json["detail"]
@@ -187,7 +187,7 @@ def test_a_full_store(method: str, path: str, body: object) -> None:
 
 
 def test_what_is_wrong_with_the_request_is_told_first() -> None:
-    """A store that is away hides no 4xx that the request alone deserves."""
+    """An unavailable store hides no 4xx that the request alone causes."""
     client = _client_of(errors.StoreError())
     assert client.post("/cart/alice", json={}).status_code == 422
     assert client.post("/cart/..", json=SKU).status_code == 422
@@ -197,7 +197,7 @@ def test_what_is_wrong_with_the_request_is_told_first() -> None:
 
 
 def test_the_memory_store_full() -> None:
-    """CARTSVC_MEMORY_LIMIT ends in 507, never in a lost cart: what is there can be read, shrink and be removed."""
+    """CARTSVC_MEMORY_LIMIT ends in 507, never in a lost cart: carts can be read, reduced and deleted."""
     client = make_client(memory_limit=20_000)
     statuses: list[int] = []
     while not statuses or statuses[-1] == 200:

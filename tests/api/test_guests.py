@@ -1,4 +1,4 @@
-"""Tests of guests: ids for shoppers without an account, which nobody can guess and which cost nothing."""
+"""Tests of guests: ids for shoppers without an account, which cannot be guessed and cost nothing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_guest(client: Client) -> None:
 
 
 def test_a_guest_has_a_cart_like_any_other(client: Client) -> None:
-    """It is absent until the first add, and found where Location says."""
+    """It is absent until the first add, and its URL is Location."""
     made = client.post("/cart")
     location = urljoin("/cart", made.headers["Location"])
     assert client.get(location).json["version"] == 0
@@ -89,7 +89,7 @@ def test_making_guests_allocates_nothing(clock: FakeClock) -> None:
     ],
 )
 def test_how_long_a_guests_cart_lives(clock: FakeClock, environ: dict[str, str], user_id: str, expires_at: str) -> None:
-    """7 days after its last write, where another's lives 30; CARTSVC_GUEST_TTL, and nothing else, says otherwise."""
+    """7 days after its last write, where a user's cart lives 30; only CARTSVC_GUEST_TTL changes that."""
     client = make_client(environ=environ, clock=clock)
     assert client.post(f"/cart/{user_id}", json=SKU).json["expires_at"] == expires_at
     assert client.put(f"/cart/{user_id}", json={"items": []}).json["expires_at"] == expires_at

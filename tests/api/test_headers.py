@@ -18,14 +18,14 @@ SKU = {"product_id": "sku-1", "quantity": 2}
 PRICE = {"unit_price": 5, "currency": "EUR"}
 ITEM = "/cart/alice/items/sku-1"
 SHOP = "https://shop.example"
-STATED = ("Access-Control-Allow-Origin", "Access-Control-Expose-Headers")
+CORS_HEADERS = ("Access-Control-Allow-Origin", "Access-Control-Expose-Headers")
 
 
 # ---- ETag ----
 
 
 def test_every_cart_answer_has_an_etag(client: Client) -> None:
-    """A strong one, in quotes, of a token that says nothing; the same for the cart and its items."""
+    """A strong and opaque tag in quotes, the same for the cart and its items."""
     responses = [
         client.put("/cart/alice", json={"items": [SKU]}),
         client.put("/cart/alice", json={"items": []}),
@@ -67,7 +67,7 @@ def test_what_changes_nothing_keeps_the_etag(client: Client, method: str, path: 
 
 
 def test_a_cart_as_it_once_was_has_a_new_etag(client: Client) -> None:
-    """An ETag names a state in time: the same items again, or a cart made anew, have another one."""
+    """An ETag identifies a state in time: the same items again, or a cart created again, have another one."""
     tags = []
     for _ in range(2):
         tags.append(client.put("/cart/alice", json={"items": [SKU]}).headers["ETag"])
@@ -105,22 +105,22 @@ def test_a_tag_that_a_proxy_changed_is_current(client: Client, path: str, suffix
 
 
 @pytest.mark.parametrize("path", ["/cart/alice", ITEM])
-@pytest.mark.parametrize("stated", ['"old"', 'W/"old"', '""', '"*"', 'W/"*"', '"a,b", "c"', '"\xe9"', '"old",,'])
-def test_modified(client: Client, path: str, stated: str) -> None:
+@pytest.mark.parametrize("value", ['"old"', 'W/"old"', '""', '"*"', 'W/"*"', '"a,b", "c"', '"\xe9"', '"old",,'])
+def test_modified(client: Client, path: str, value: str) -> None:
     """Another ETag, whatever it looks like: 200 with the cart. A tag that holds an asterisk is a tag."""
     client.post("/cart/alice", json=SKU)
-    response = client.get(path, headers={"If-None-Match": stated})
+    response = client.get(path, headers={"If-None-Match": value})
     assert response.status_code == 200
     assert response.json["product_id" if path == ITEM else "user_id"] != ""
 
 
 @pytest.mark.parametrize("path", ["/cart/alice", ITEM])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-@pytest.mark.parametrize("stated", MALFORMED_TAGS)
-def test_a_read_with_malformed_tags(client: Client, path: str, method: str, stated: str) -> None:
+@pytest.mark.parametrize("value", MALFORMED_TAGS)
+def test_a_read_with_malformed_tags(client: Client, path: str, method: str, value: str) -> None:
     """400, and the detail names the header."""
     client.post("/cart/alice", json=SKU)
-    refused = client.open(path, method=method, headers={"If-None-Match": stated})
+    refused = client.open(path, method=method, headers={"If-None-Match": value})
     assert refused.status_code == 400
     if method == "GET":
         assert problem(refused) == (400, "bad-request")
@@ -139,10 +139,10 @@ def test_a_changed_cart_is_modified(client: Client) -> None:
     assert client.get("/cart/alice", headers={"If-None-Match": tag}).status_code == 200
 
 
-@pytest.mark.parametrize("stated", ["*", '"x"', '""', 'W/""'])
-def test_an_absent_cart_is_always_modified(client: Client, stated: str) -> None:
+@pytest.mark.parametrize("value", ["*", '"x"', '""', 'W/""'])
+def test_an_absent_cart_is_always_modified(client: Client, value: str) -> None:
     """It has no ETag that one could have got."""
-    assert client.get("/cart/alice", headers={"If-None-Match": stated}).status_code == 200
+    assert client.get("/cart/alice", headers={"If-None-Match": value}).status_code == 200
 
 
 def test_flasks_trusted_hosts_are_held(client: Client) -> None:
@@ -168,7 +168,7 @@ def test_head_is_get_without_a_body(client: Client) -> None:
 
 
 def test_what_is_cached(client: Client) -> None:
-    """Carts may be kept by their user's browser alone, which asks each time. (Each answer's is checked as it comes.)"""
+    """Only the user's browser may store carts, and revalidates them. (The client checks each response.)"""
     client.post("/cart/alice", json=SKU)
     for path in ("/cart/alice", "/cart/bob", ITEM):
         assert client.get(path).headers["Cache-Control"] == "private, no-cache"
@@ -193,8 +193,8 @@ def test_an_allowed_origin_reads_answers(shop: Client, origin: str) -> None:
     response = shop.post("/cart/alice", json=SKU, headers={"Origin": origin})
     assert response.status_code == 200
     assert _cors(response) == {
-        STATED[0]: origin,
-        STATED[1]: "ETag, Idempotency-Replayed, Location, Retry-After, WWW-Authenticate",
+        CORS_HEADERS[0]: origin,
+        CORS_HEADERS[1]: "ETag, Idempotency-Replayed, Location, Retry-After, WWW-Authenticate",
     }
     assert "Origin" in response.vary
 
@@ -220,23 +220,23 @@ def test_an_allowed_origin_reads_answers(shop: Client, origin: str) -> None:
     ],
 )
 def test_problems_are_read_too(shop: Client, method: str, path: str, arguments: dict[str, Any], status: int) -> None:
-    """Whatever the answer is, an allowed origin may read it, and another may not."""
+    """An allowed origin may read every response, and no other origin may."""
     for origin, allowed in (("https://evil.example", False), (SHOP, True)):
         shop.put("/cart/alice", json={"items": [SKU]})
         shop.delete("/cart/bob")
         headers = {"Origin": origin} | arguments.get("headers", {})
         response = shop.open(path, method=method, **arguments | {"headers": headers})
-        assert (response.status_code, STATED[0] in response.headers) == (status, allowed)
+        assert (response.status_code, CORS_HEADERS[0] in response.headers) == (status, allowed)
 
 
 @pytest.mark.parametrize(
     ("error", "status"), [(RuntimeError("secret"), 500), (StoreError(), 503), (StoreFull(), 507)], ids=str
 )
 def test_failures_are_read_too(error: Exception, status: int) -> None:
-    """A browser tells a failure of the service from one of the network, and reads Retry-After."""
+    """A page can distinguish a failure of the service from one of the network, and reads Retry-After."""
     shop = make_client(cors_origins=(SHOP,), store=RaisingStore(error))
     response = shop.post("/cart/alice", json=SKU, headers={"Origin": SHOP})
-    assert (response.status_code, response.headers[STATED[0]]) == (status, SHOP)
+    assert (response.status_code, response.headers[CORS_HEADERS[0]]) == (status, SHOP)
 
 
 def test_a_replay_is_read_too(shop: Client) -> None:
@@ -245,14 +245,14 @@ def test_a_replay_is_read_too(shop: Client) -> None:
     for replayed in (None, "true"):
         response = shop.post("/cart/alice", json=SKU, headers=headers)
         assert response.headers.get("Idempotency-Replayed") == replayed
-        assert "Idempotency-Replayed" in re.split(r", *", response.headers[STATED[1]])
+        assert "Idempotency-Replayed" in re.split(r", *", response.headers[CORS_HEADERS[1]])
 
 
 def test_not_modified_is_read_too(shop: Client) -> None:
     """304 has the headers as well."""
     tag = shop.post("/cart/alice", json=SKU).headers["ETag"]
     response = shop.get("/cart/alice", headers={"Origin": SHOP, "If-None-Match": tag})
-    assert (response.status_code, response.headers[STATED[0]], response.headers["ETag"]) == (304, SHOP, tag)
+    assert (response.status_code, response.headers[CORS_HEADERS[0]], response.headers["ETag"]) == (304, SHOP, tag)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_other_origins_read_nothing(shop: Client, origin: str) -> None:
     for method in ("GET", "OPTIONS"):
         headers = {"Origin": origin, "Access-Control-Request-Method": "PUT"}
         response = shop.open("/cart/alice", method=method, headers=headers)
-        assert origin not in response.headers.getlist(STATED[0])
+        assert origin not in response.headers.getlist(CORS_HEADERS[0])
         assert origin == "" or _cors(response) == {}
 
 
@@ -297,13 +297,15 @@ def test_every_origin() -> None:
     shop = make_client(cors_origins=("*",))
     for origin in (SHOP, "https://other.example", "null"):
         response = shop.get("/cart/alice", headers={"Origin": origin})
-        assert response.headers[STATED[0]] in {"*", origin}
+        assert response.headers[CORS_HEADERS[0]] in {"*", origin}
 
 
 def test_an_ipv6_origin() -> None:
-    """An origin is a text and no pattern, though brackets stand in it."""
+    """An origin is a text and no pattern, even with brackets."""
     shop = make_client(cors_origins=("http://[::1]:3000",))
-    assert shop.get("/cart/alice", headers={"Origin": "http://[::1]:3000"}).headers[STATED[0]] == "http://[::1]:3000"
+    assert (
+        shop.get("/cart/alice", headers={"Origin": "http://[::1]:3000"}).headers[CORS_HEADERS[0]] == "http://[::1]:3000"
+    )
     assert _cors(shop.get("/cart/alice", headers={"Origin": "http://1:3000"})) == {}
 
 
@@ -320,11 +322,11 @@ _PREVIEWS = "https://*.preview.example"
     ],
 )
 def test_a_wildcard_is_one_label(allowed: str, origin: str) -> None:
-    """A preview of any name reads answers, and a shared cache keeps them apart by origin."""
+    """A preview of any name reads responses, and a shared cache keeps them apart by origin."""
     shop = make_client(cors_origins=(allowed,))
     headers = {"Origin": origin, "Access-Control-Request-Method": "PUT"}
     for response in (shop.get("/cart/alice", headers=headers), shop.options("/cart/alice", headers=headers)):
-        assert response.headers[STATED[0]] == origin
+        assert response.headers[CORS_HEADERS[0]] == origin
         assert "Origin" in response.vary
 
 
@@ -388,13 +390,13 @@ def test_a_wildcard_is_nothing_else(allowed: str, origin: str) -> None:
     ],
 )
 def test_preflight(shop: Client, method: str, path: str, asked: str | None) -> None:
-    """A browser asks first; the answer allows the method and the headers asked for, for a while, and does nothing."""
+    """A preflight allows the method and the requested headers for a while, and does nothing."""
     headers = {"Origin": SHOP, "Access-Control-Request-Method": method}
     if asked is not None:
         headers["Access-Control-Request-Headers"] = asked
     response = shop.options(path, headers=headers)
     assert response.status_code == 200
-    assert response.headers[STATED[0]] == SHOP
+    assert response.headers[CORS_HEADERS[0]] == SHOP
     assert method in re.split(r", *", response.headers["Access-Control-Allow-Methods"])
     allowed = re.split(r", *", response.headers.get("Access-Control-Allow-Headers", "").lower())
     assert set((asked or "").lower().split(",")) <= set(allowed)
@@ -436,8 +438,8 @@ def _allowed_headers(shop: Client, asked: str) -> set[str]:
 
 
 def test_preflight_asks_no_store() -> None:
-    """It is answered from what the app is, also while the store is away, and for any user_id."""
+    """The response depends on the configuration only, also while the store is unavailable, and for any user_id."""
     shop = make_client(cors_origins=(SHOP,), store=RaisingStore(StoreError()))
     for path in ("/cart/alice", "/cart/..", "/cart/%00"):
         response = shop.options(path, headers={"Origin": SHOP, "Access-Control-Request-Method": "PUT"})
-        assert (response.status_code, response.headers[STATED[0]]) == (200, SHOP)
+        assert (response.status_code, response.headers[CORS_HEADERS[0]]) == (200, SHOP)

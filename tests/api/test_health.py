@@ -74,7 +74,7 @@ def _empty(store: CartStore) -> None:
 
 @pytest.mark.parametrize("opened", [_memory, _lmdb, _valkey])
 def test_a_full_store_is_ready(opened: Callable[[Path], Any], tmp_path: Path) -> None:
-    """200 on each store, because carts can be read and made smaller; the body says that none can grow."""
+    """200 on each store, because carts can be read and reduced; the body shows that they cannot grow."""
     mug = {"product_id": "mug", "quantity": 1}
     large = {"items": [{"product_id": "x" * 100 + str(number), "quantity": 1} for number in range(100)]}
     with opened(tmp_path) as (client, fill, empty):
@@ -98,7 +98,7 @@ def test_readiness_is_documented_without_507(client: Client) -> None:
 
 
 def test_a_store_that_is_away_makes_unready() -> None:
-    """503 with Retry-After while the store does not answer."""
+    """503 with Retry-After while the store is unavailable."""
     response = make_client(store=RaisingStore(StoreError())).get("/readyz")
     assert problem(response) == (503, "store-unavailable")
     assert response.headers["Retry-After"] == "1"

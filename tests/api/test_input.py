@@ -1,4 +1,4 @@
-"""Tests of what the API refuses: bodies, members and paths that are wrong, each with a 4xx that says where."""
+"""Tests of rejected input: bodies, members and paths that are wrong, each with a 4xx and the place of the fault."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Call(NamedTuple):
     place: str = ""
 
     def body(self, item: Any) -> Any:
-        """The body that says this of an item."""
+        """Return a body with this item."""
         if self.method == "PATCH" and isinstance(item, dict):
             return {name: value for name, value in item.items() if name not in {"product_id", "options"}}
         return {"items": [item]} if self.place else item
@@ -232,7 +232,7 @@ def test_wrong_media_types(client: Client, call: Call, headers: dict[str, str], 
     ],
 )
 def test_right_media_types(content_type: str) -> None:
-    """Media types and charsets are told apart without case; parameters nobody knows do not matter."""
+    """Media types and charsets are case-insensitive; unknown parameters are ignored."""
     data = json.dumps(SKU).encode()
     assert make_client().post("/cart/alice", data=data, content_type=content_type).status_code == 200
 
@@ -255,14 +255,14 @@ def test_body_limit(client: Client, call: Call, *, chunked: bool, over: int) -> 
 
 
 def test_body_limit_is_a_setting() -> None:
-    """CARTSVC_MAX_BODY says how much is read."""
+    """CARTSVC_MAX_BODY is the limit."""
     data = json.dumps(SKU).encode().ljust(2001)
     assert _send(make_client(max_body=2001), ADD, data).status_code == 200
     assert problem(_send(make_client(max_body=2000), ADD, data)) == (413, "content-too-large")
 
 
 def test_bodies_where_none_is_asked_for_are_not_looked_at(client: Client) -> None:
-    """GET and DELETE are answered whatever is sent along."""
+    """GET and DELETE ignore a body."""
     assert client.get("/cart/alice", data=b"nope", content_type="text/plain").status_code == 200
     assert problem(client.delete("/cart/bob", data=b"nope", content_type="text/plain")) == (404, "cart-not-found")
 
@@ -309,7 +309,7 @@ def test_whole_numbers_are_written_as_such(client: Client, call: Call, text: str
 @LINES
 @pytest.mark.parametrize("value", [3, 3.7, True, None, [], {}], ids=json.dumps)
 def test_option_values_are_strings(client: Client, call: Call, value: object) -> None:
-    """Anything else is 422; the pointer leads to the option, its name escaped as RFC 6901 says."""
+    """Anything else is 422; the pointer leads to the option, its name escaped as in RFC 6901."""
     assert _refused(client, call, SKU | {"options": {"size": "M", "a/b~c": value}}) == ["/options/a~1b~0c"]
 
 
@@ -326,7 +326,7 @@ def test_items_are_a_list(client: Client, path: str, value: object) -> None:
 @pytest.mark.parametrize("call", [PUT, ADD_ITEMS], ids=["put", "add-items"])
 @pytest.mark.parametrize("value", ["x", 3, 3.7, True, None, [], [SKU]], ids=json.dumps)
 def test_items_are_objects(client: Client, call: Call, value: object) -> None:
-    """Each item is told by its place in the list."""
+    """The pointer of each item contains its index in the list."""
     response = client.open(call.path, method=call.method, json={"items": [SKU, value, SKU]})
     assert (problem(response), pointers(response)) == (INVALID, ["/items/1"])
 
@@ -334,7 +334,7 @@ def test_items_are_objects(client: Client, call: Call, value: object) -> None:
 @CALLS
 @pytest.mark.parametrize("name", ["zap", "", "Quantity", "quantity ", "a/b~c", "\x00", "größe", "__proto__", "_schema"])
 def test_unknown_members(client: Client, call: Call, name: str) -> None:
-    """422, with a pointer to the member, escaped as RFC 6901 says."""
+    """422, with a pointer to the member, escaped as in RFC 6901."""
     escaped = name.replace("~", "~0").replace("/", "~1")
     assert _refused(client, call, WHOLE | {name: None}) == [f"/{escaped}"]
 
@@ -361,7 +361,7 @@ def test_unknown_members_of_an_item(client: Client, call: Call, name: str) -> No
 
 
 def test_every_fault_is_told(client: Client) -> None:
-    """One answer names all of them, each with its place; the detail says what is wrong."""
+    """One response lists all of them, each with its place; the detail contains the reasons."""
     lines = [{"product_id": "", "quantity": 0}, SKU, {"product_id": "a", "quantity": 1, "unit_price": 5}]
     response = client.put("/cart/alice", json={"items": lines})
     assert problem(response) == INVALID
@@ -375,7 +375,7 @@ def test_every_fault_is_told(client: Client) -> None:
     "body", [{f"zap{number}": 1 for number in range(5000)}, {"z" * 100_000: 1}], ids=["many", "long"]
 )
 def test_problems_stay_small(client: Client, body: dict[str, int]) -> None:
-    """However much is wrong, the answer is no multiple of the request: it names the first faults, and cuts pointers."""
+    """However much is wrong, the response is not many times larger: it lists the first faults and shortens pointers."""
     response = client.post("/cart/alice", json=body)
     assert problem(response) == INVALID
     assert len(response.data) < 10_000
@@ -469,8 +469,8 @@ def test_within_bounds(call: Call, item: dict[str, object]) -> None:
     client = make_client()
     response = client.open(call.path, method=call.method, json=call.body(WHOLE | item))
     assert response.status_code in {200, 201}
-    told = response.json["items"][0] | {"currency": response.json["currency"]}
-    assert {name: told[name] for name in WHOLE} == WHOLE | item
+    shown = response.json["items"][0] | {"currency": response.json["currency"]}
+    assert {name: shown[name] for name in WHOLE} == WHOLE | item
 
 
 def test_one_request_has_one_currency(client: Client) -> None:
@@ -677,7 +677,7 @@ def fuzzed() -> Client:
 @BODIES
 @given(data=st.data())
 def test_any_body(fuzzed: Client, call: Call, data: st.DataObject) -> None:
-    """No body gets a 500; every answer is as documented, and what is accepted is what the document lets send."""
+    """No body causes a 500; every response is as documented, and the document allows all that is accepted."""
     body = data.draw(_bodies[call])
     response = fuzzed.open(call.path, method=call.method, data=json.dumps(body), content_type=JSON)
     assert response.status_code in {200, 201, 404, 409, 422}

@@ -54,7 +54,7 @@ def test_every_item_is_found_by_its_id(cart: Client) -> None:
 
 @pytest.mark.parametrize(("method", "body"), CALLS)
 def test_an_absent_cart_has_no_items(client: Client, method: str, body: object) -> None:
-    """404, told apart from an absent item; nothing is made."""
+    """404 of its own kind, unlike that of an absent item; nothing is created."""
     assert problem(client.open(ITEM, method=method, json=body)) == (404, "cart-not-found")
     assert client.get("/cart/alice").json["version"] == 0
 
@@ -70,7 +70,7 @@ def test_an_absent_item(cart: Client, method: str, body: object, item_id: str) -
 
 
 def test_patch_quantity(cart: Client) -> None:
-    """The answer is the whole cart; the price stays."""
+    """The response is the whole cart; the price stays."""
     response = cart.patch(ITEM, json={"quantity": 999})
     assert (response.status_code, response.json["version"], response.json["total_quantity"]) == (200, 2, 1000)
     assert response.json["items"][0]["line_total"] == 999 * 1999
@@ -91,7 +91,7 @@ def test_patch_both(cart: Client) -> None:
 
 @pytest.mark.parametrize("price", [{}, {"unit_price": 5, "currency": "EUR"}, {"unit_price": None}])
 def test_patch_to_zero_removes(cart: Client, price: dict[str, object]) -> None:
-    """A quantity of 0 takes the item out, whatever the price says."""
+    """A quantity of 0 removes the item, whatever the price."""
     response = cart.patch(ITEM, json={"quantity": 0} | price)
     assert (response.status_code, [item["product_id"] for item in response.json["items"]]) == (200, ["b"])
     assert problem(cart.patch(ITEM, json={"quantity": 0})) == (404, "item-not-found")
@@ -113,7 +113,7 @@ def test_patch_to_zero_removes(cart: Client, price: dict[str, object]) -> None:
     ],
 )
 def test_patch_refuses(cart: Client, body: dict[str, object], wrong: list[str]) -> None:
-    """A change that says nothing, or something wrong, is 422 and leaves the cart as it is."""
+    """An empty or wrong change is 422 and leaves the cart unchanged."""
     before = cart.get("/cart/alice")
     refused = cart.patch(ITEM, json=body)
     assert (problem(refused), pointers(refused)) == ((422, "invalid-request"), wrong)

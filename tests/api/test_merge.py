@@ -54,7 +54,7 @@ def both(client: Client) -> list[tuple[str | None, Any]]:
 
 
 def check_refused(client: Client, before: object, refused: TestResponse, expected: tuple[int, str]) -> None:
-    """It was refused like this, neither cart has changed, and both can still be written to."""
+    """It was rejected like this, neither cart has changed, and both can still be written to."""
     assert problem(refused) == expected
     assert both(client) == before
     for user_id in ("alice", "guest-1"):
@@ -86,7 +86,7 @@ def check_refused(client: Client, before: object, refused: TestResponse, expecte
     ],
 )
 def test_strategies(client: Client, strategy: str, expected: list[object]) -> None:
-    """Each as the contract's table says: quantities, prices, and the target's other items; the source is consumed."""
+    """Each as documented: quantities, prices, and the target's other items; the source is deleted."""
     put(client, "alice", line("both", 2, 10), line("mine", 1), line("bare", 2))
     put(client, "guest-1", line("both", 5, 20), line("both", 6, 30, size="M"), line("theirs", 4), line("bare", 1, 40))
     response = client.post(MERGE, json=GUEST | {"strategy": strategy})
@@ -106,17 +106,17 @@ def test_what_was_there_stays_in_front(client: Client) -> None:
     assert [product for product, _, _, _ in items(client, "alice")] == ["b", "a", "d", "c"]
 
 
-@pytest.mark.parametrize("stated", [{}, {"strategy": None}, {"strategy": "sum"}], ids=str)
-def test_sum_is_the_default(client: Client, stated: dict[str, Any]) -> None:
+@pytest.mark.parametrize("member", [{}, {"strategy": None}, {"strategy": "sum"}], ids=str)
+def test_sum_is_the_default(client: Client, member: dict[str, Any]) -> None:
     """Left out and null say the same."""
     put(client, "alice", line("a", 2))
     put(client, "guest-1", line("a", 3))
-    assert client.post(MERGE, json=GUEST | stated).json["total_quantity"] == 5
+    assert client.post(MERGE, json=GUEST | member).json["total_quantity"] == 5
 
 
 @pytest.mark.parametrize("strategy", ["sum", "max", "keep", "replace"])
 def test_into_an_absent_cart(client: Client, strategy: str) -> None:
-    """The source's items are all there is; 200 and not 201, for that is the answer of a merge."""
+    """The result has the source's items only; the status of a merge is 200, not 201."""
     source = put(client, "guest-1", line("a", 2, 5), line("b", 1)).json
     response = client.post(MERGE, json=GUEST | {"strategy": strategy})
     assert (response.status_code, response.json["version"]) == (200, 1)
@@ -231,7 +231,7 @@ def test_refused_for_what_is_in_the_carts(limits: dict[str, int], mine: Any, the
 
 @pytest.mark.parametrize("strategy", ["max", "keep", "replace"])
 def test_another_strategy_may_fit(client: Client, strategy: str) -> None:
-    """A merge that was refused can be sent again in another way; the quantity that did not fit is not added then."""
+    """A rejected merge can be sent again with another strategy; the quantity that did not fit is not added then."""
     put(client, "alice", line("a", 998))
     put(client, "guest-1", line("a", 2))
     assert problem(client.post(MERGE, json=GUEST)) == (409, "limit-exceeded")
@@ -240,7 +240,7 @@ def test_another_strategy_may_fit(client: Client, strategy: str) -> None:
 
 
 def test_replace_may_change_the_currency(client: Client) -> None:
-    """What was there goes, and its currency with it."""
+    """The previous items are discarded, and their currency with them."""
     put(client, "alice", line("a", 1, 5))
     put(client, "guest-1", line("b", 1, 7, "USD"))
     response = client.post(MERGE, json=GUEST | {"strategy": "replace"})
@@ -274,14 +274,14 @@ def test_a_precondition_is_of_the_target(client: Client, source: str, headers: d
 
 
 def test_the_tag_of_the_source_is_no_condition(client: Client) -> None:
-    """If-Match speaks of the cart in the path."""
+    """If-Match applies to the cart in the path."""
     put(client, "alice", line("a", 1))
     tag = put(client, "guest-1", line("a", 2)).headers["ETag"]
     refused = client.post(MERGE, json=GUEST, headers={"If-Match": tag})
     assert (problem(refused), refused.json["cart"]["user_id"]) == ((412, "precondition-failed"), "alice")
 
 
-# ---- repetitions ----
+# ---- retries ----
 
 
 def test_a_repeated_merge_is_done_once(client: Client) -> None:
@@ -297,7 +297,7 @@ def test_a_repeated_merge_is_done_once(client: Client) -> None:
 
 
 def test_a_repetition_without_a_key_adds_nothing(client: Client) -> None:
-    """The source is gone, so there is nothing left to add."""
+    """The source is deleted, so nothing remains to be added."""
     put(client, "alice", line("a", 1))
     put(client, "guest-1", line("a", 2))
     for _ in range(3):
@@ -310,7 +310,7 @@ def test_a_repetition_without_a_key_adds_nothing(client: Client) -> None:
     ids=str,
 )
 def test_a_renewed_token_is_the_same_request(client: Client, repetition: dict[str, Any]) -> None:
-    """Trap: a digest that covers from_token would turn a retry into a 422. It is taken, and says nothing yet."""
+    """Trap: a digest that covers from_token would turn a retry into a 422. It has no effect yet."""
     headers = {"Idempotency-Key": "k"}
     put(client, "guest-1", line("a", 2))
     first = client.post(MERGE, json=GUEST | {"from_token": "t1"}, headers=headers)
@@ -332,7 +332,7 @@ def test_another_merge_with_the_same_key(client: Client, other: dict[str, Any]) 
 
 
 def test_a_consumed_cart_still_knows_its_keys(client: Client) -> None:
-    """An add to the guest's cart, whose answer was lost, is not done again after the sign-in."""
+    """An add to the guest's cart, whose response was lost, is not applied again after the sign-in."""
     headers = {"Idempotency-Key": "k"}
     client.post("/cart/guest-1", json=line("a", 2), headers=headers)
     client.post(MERGE, json=GUEST)
@@ -399,7 +399,7 @@ WRITES = [
 
 @pytest.mark.parametrize(("method", "rest", "body"), WRITES)
 def test_a_sealed_cart_takes_no_writes(sealed: Client, clock: FakeClock, method: str, rest: str, body: Any) -> None:
-    """409 with Retry-After for five seconds; it reads as it is, under its ETag, and reading settles nothing."""
+    """409 with Retry-After for five seconds; reads return the cart with its ETag, and do not resolve the merge."""
     put(sealed, "bob", line("b", 1))
     before = state(sealed, "guest-1")
     assert before[1]["total_quantity"] == 2
@@ -417,7 +417,7 @@ def test_a_sealed_cart_takes_no_writes(sealed: Client, clock: FakeClock, method:
 
 
 def test_a_seal_from_the_future_is_settled(sealed: Client, store: MemoryStore, clock: FakeClock) -> None:
-    """Another machine's clock is ahead: nobody has to wait for that time to come."""
+    """Another server's clock is ahead: no client has to wait for that time."""
     seal(store, "guest-1", clock.now + 1)
     assert sealed.post("/cart/guest-1", json=line("a", 1)).json["total_quantity"] == 3
 
@@ -430,7 +430,7 @@ def test_repeated_merge_is_resumed(sealed: Client) -> None:
 
 @pytest.mark.parametrize(("strategy", "total"), [("max", 2), ("keep", 1), ("replace", 2)])
 def test_merge_with_another_strategy(sealed: Client, clock: FakeClock, strategy: str, total: int) -> None:
-    """409 while the seal is young; afterwards the first merge is aborted, and this one is done as it says."""
+    """409 while the seal is young; afterwards the first merge is aborted, and this one is applied."""
     before = both(sealed)
     refused = sealed.post(MERGE, json=GUEST | {"strategy": strategy})
     assert (problem(refused), refused.headers["Retry-After"]) == ((409, "cart-sealed"), "5")
@@ -482,7 +482,7 @@ def test_many_merges_into_one_cart(client: Client) -> None:
 
 @pytest.fixture
 def crowded(store: MemoryStore, clock: FakeClock) -> Client:
-    """Return a client; 64 merges into alice have begun just now."""
+    """Return a client; 64 merges into alice have begun within the last minute."""
     client = make_client(store=store, clock=clock)
     client.post("/cart/alice", json=line("a", 1), headers={"Idempotency-Key": "k"})
     marks = [MergeMark(f"m-{n}", f"g-{n}", done=False, at=clock.now, source_expires_at=clock.now) for n in range(64)]
@@ -506,7 +506,7 @@ def test_too_many_merges_at_once(crowded: Client, clock: FakeClock) -> None:
 
 
 def test_replay_though_there_are_too_many(crowded: Client) -> None:
-    """A repetition needs no mark, so it is answered."""
+    """A retry needs no mark, so it gets its response."""
     merged = {"from_user_id": "absent"}
     headers = {"Idempotency-Key": "merge"}
     assert crowded.post(MERGE, json=merged, headers=headers).status_code == 200

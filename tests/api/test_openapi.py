@@ -1,4 +1,4 @@
-"""Tests of /openapi.json, and of the checker that holds every answer of this suite against it."""
+"""Tests of /openapi.json, and of the checker that compares every response of this suite with it."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_the_document_is_openapi_3_1(client: Client) -> None:
 
 
 def test_every_operation_is_told(client: Client) -> None:
-    """Summary, description, a tag that is described, and statuses; nobody reads an operation's code to use it."""
+    """Summary, description, a tag that is described, and statuses; its code need not be read."""
     tags = {tag["name"]: tag["description"] for tag in client.contract.document["tags"]}
     assert tags.keys() == {"carts", "health"}
     for steps, operation in _operations(client):
@@ -133,7 +133,7 @@ def test_every_header_is_described(client: Client) -> None:
 
 
 def test_every_write_takes_terms(client: Client) -> None:
-    """A key, two preconditions, and what they can be answered with; a read takes one precondition, a guest none."""
+    """A key, two preconditions, and their responses; a read accepts one precondition, a guest none."""
     for steps, operation in _operations(client):
         taken = [parameter["name"] for parameter in operation.get("parameters", [])]
         is_write = steps[1].startswith("/cart/") and steps[2] != "get"
@@ -171,7 +171,7 @@ def test_the_example_of_a_412_has_its_cart(client: Client) -> None:
 
 
 def test_every_answer_says_more_than_its_status(client: Client) -> None:
-    """The description of an answer is not the phrase that stands for its number anyway."""
+    """The description of a response is not just the phrase of its status."""
     for steps, operation in _operations(client):
         for status in operation["responses"]:
             _, response = client.contract.resolve(*steps, "responses", status)
@@ -187,7 +187,7 @@ def test_every_path_parameter_is_described(client: Client) -> None:
 
 
 def test_every_body_has_an_example(client: Client) -> None:
-    """Requests, and the answers of what was accepted: Swagger UI fills its forms with them."""
+    """Requests, and the responses to accepted ones: Swagger UI fills its forms with them."""
     for steps, operation in _operations(client):
         contents = [(*steps, "requestBody", "content")] if "requestBody" in operation else []
         contents += [
@@ -201,7 +201,7 @@ def test_every_body_has_an_example(client: Client) -> None:
 
 
 def test_every_example_is_right(client: Client) -> None:
-    """Each example of the document is what the schema beside it says."""
+    """Each example of the document matches its schema."""
     seen = 0
     for steps, node in _nodes(client.contract.document):
         if not isinstance(node, dict) or "example" in steps or "examples" in steps or "properties" in steps[-1:]:
@@ -231,7 +231,7 @@ def test_examples_of_problems_say_what_happens(client: Client) -> None:
 
 
 def test_every_reference_leads_somewhere(client: Client) -> None:
-    """And everything that could be referred to is, but what stands in it from the library."""
+    """Every component is referred to, except those that the library adds."""
     references = {
         node["$ref"] for _, node in _nodes(client.contract.document) if isinstance(node, dict) and "$ref" in node
     }
@@ -254,7 +254,7 @@ def test_every_schema_is_one(client: Client) -> None:
 
 
 def test_every_route_is_documented_or_known_not_to_be(client: Client) -> None:
-    """No route is forgotten, and none is promised that is not there."""
+    """Every route is documented, and every documented route exists."""
     served = {
         (re.sub(r"<(?:[^>]+:)?(\w+)>", r"{\1}", rule.rule), method.lower())
         for rule in client.application.url_map.iter_rules()
@@ -291,7 +291,7 @@ def test_the_document_promises_no_more_than_is_built(client: Client) -> None:
 
 
 def test_the_limits_in_force_are_told() -> None:
-    """What the settings say stands in the document, and nothing is left of the defaults."""
+    """The document contains the settings in force, and none of the defaults."""
     limits = Limits(max_quantity=7, max_items=6, max_options=5, max_option_name=4, max_option_value=3, max_unit_price=2)
     schemas = make_client(limits=limits).contract.document["components"]["schemas"]
     item, change = schemas["ItemInput"]["properties"], schemas["ItemUpdate"]["properties"]
@@ -337,7 +337,7 @@ def test_what_is_refused_is_documented_as_wrong(client: Client, item: dict[str, 
 
 
 def test_the_document_is_made_once(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trap: /openapi.json would be built anew for each request."""
+    """Trap: /openapi.json would be built again for each request."""
     first = client.get("/openapi.json").data
     monkeypatch.setattr(APISpec, "to_dict", _never)
     assert client.get("/openapi.json").data == first
@@ -379,7 +379,7 @@ def _problem(code: int, **members: Any) -> Any:
 
 
 def test_the_checker_lets_right_answers_pass(client: Client) -> None:
-    """The answers that the next test makes wrong are right before that."""
+    """The responses that the next test breaks are valid before that."""
     for right in (_json(CART), _problem(500), _json(CART | {"version": 0, "subtotal": 0}, headers=_without("ETag"))):
         client.application.view_functions["carts.get_cart"] = right
         client.get("/cart/alice")
@@ -446,7 +446,7 @@ KEYED = {"Idempotency-Key": "k"}
 
 
 def test_the_checker_lets_right_writes_pass(client: Client) -> None:
-    """The answers to writes that the next test makes wrong are right before that."""
+    """The responses to writes that the next test breaks are valid before that."""
     for right, sent in (
         (_json(CART), {}),
         (_json(CART, headers=REPLAYED), KEYED),
@@ -482,14 +482,14 @@ def test_the_checker_lets_right_writes_pass(client: Client) -> None:
     ],
 )
 def test_the_checker_sees_wrong_answers_to_writes(client: Client, wrong: Any, sent: dict[str, str]) -> None:
-    """Replays nobody asked for, a 412 without its cart, problems that do not say when to come again."""
+    """Unexpected replays, a 412 without its cart, problems without Retry-After."""
     client.application.view_functions["carts.add_item"] = wrong
     with pytest.raises(AssertionError):
         client.post("/cart/alice", json=SKU, headers=sent)
 
 
 def test_the_checker_sees_guests_in_caches(client: Client) -> None:
-    """Whoever has a guest's id has its cart: an answer that a cache may keep is caught."""
+    """A guest's id grants access to the cart: a response that a cache may store is caught."""
     guest = {"user_id": "guest-1", "token": None}
     for headers, passes in (({"Cache-Control": "no-store"}, True), ({}, False), ({"Cache-Control": "no-cache"}, False)):
         client.application.view_functions["carts.create_guest"] = _json(guest, 201, headers | {"Location": "/x"})
@@ -501,7 +501,7 @@ def test_the_checker_sees_guests_in_caches(client: Client) -> None:
 
 
 def test_the_checker_sees_missing_headers_of_every_answer(client: Client) -> None:
-    """The header nosniff is asked of all of them, the pages too."""
+    """All responses need the header nosniff, the pages too."""
     client.application.after_request_funcs.clear()
     for path in ("/cart/alice", "/", "/nope", "/healthz"):
         with pytest.raises(AssertionError):
@@ -509,7 +509,7 @@ def test_the_checker_sees_missing_headers_of_every_answer(client: Client) -> Non
 
 
 def test_the_checker_sees_undocumented_routes(client: Client) -> None:
-    """A path or a method that answers and is not in the document."""
+    """A path or a method that exists and is not in the document."""
     client.application.view_functions["new"] = dict
     client.application.url_map.add(Rule("/debug", endpoint="new"))
     client.application.url_map.add(Rule("/healthz", endpoint="new", methods=["POST"]))

@@ -1,4 +1,4 @@
-"""Tests of rate limits: who is counted, what is not, what a refused caller is told, and what it costs to count."""
+"""Tests of rate limits: which requests count for which caller, the response to a rejected one, and the cost."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ HERS = "/cart/alice"
 
 @pytest.fixture(autouse=True)
 def seconds(monkeypatch: pytest.MonkeyPatch) -> FakeSeconds:
-    """The clock that counts are kept by: no window ends while a test runs, unless it says so."""
+    """The clock of the counters: no window ends during a test, unless the test advances it."""
     return _turn_by_hand(monkeypatch)
 
 
@@ -65,12 +65,12 @@ def bearing(sub: str, **claims: Any) -> str:
 
 
 def refused(client: Client) -> TestResponse:
-    """The answer to the first request too many."""
+    """Return the response to the first rejected request."""
     for _ in range(1000):
         response = client.get(HERS)
         if response.status_code == 429:
             return response
-    pytest.fail("nothing is refused")
+    pytest.fail("no request is rejected")
 
 
 # ---- off ----
@@ -101,17 +101,17 @@ def test_rates_that_are_taken(rate: str) -> None:
     "rate", ["", "100", "0/minute", "10/second;0/minute", "-1/minute", "1/fortnight", "1/minute;", f"1/{10**9}hours"]
 )
 def test_rates_that_fail_the_start(rate: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also one that would let nobody in, and one that no counter could keep."""
+    """Also a rate of zero, and a rate that no counter can keep."""
     monkeypatch.setenv("CARTSVC_RATE_LIMIT", rate)
     with pytest.raises(SettingsError, match=r"CARTSVC_RATE_LIMIT=.*must be a rate such as 100/minute"):
         Settings.from_env()
 
 
-# ---- the answer ----
+# ---- the response ----
 
 
 def test_a_request_too_many() -> None:
-    """429 as a problem that says what is allowed, with Retry-After in whole seconds."""
+    """429 as a problem that contains the limit, with Retry-After in whole seconds."""
     client = limited()
     assert [ask(client), ask(client)] == [200, 200]
     response = refused(client)
@@ -171,7 +171,7 @@ def test_several_rates() -> None:
 
 
 def test_the_second_of_several_rates(seconds: FakeSeconds) -> None:
-    """What the first one allows again, the second one may refuse."""
+    """A request that the first rate allows again may exceed the second."""
     client = limited("2/second;3/minute")
     found = []
     for _ in range(4):
@@ -181,7 +181,7 @@ def test_the_second_of_several_rates(seconds: FakeSeconds) -> None:
 
 
 def test_what_was_refused_is_not_counted(seconds: FakeSeconds) -> None:
-    """Who keeps asking does not wait longer for it."""
+    """A caller that keeps sending requests does not wait longer for it."""
     client = limited("2/minute")
     assert [ask(client) for _ in range(20)].count(200) == 2
     seconds.advance(120)
@@ -243,7 +243,7 @@ FREE = [
 
 @pytest.mark.parametrize(("method", "path"), FREE)
 def test_what_is_not_counted(method: str, path: str) -> None:
-    """Health checks, pages and questions of browsers use nothing up, and are answered when all is used up."""
+    """Health checks, pages and preflights do not count, and are served when the limit is reached."""
     client = limited("1/minute", cors_origins=(SHOP,))
     headers = {"Origin": SHOP, "Access-Control-Request-Method": "POST"}
     for _ in range(3):
@@ -286,7 +286,7 @@ def test_every_route_for_carts_was_tried() -> None:
 
 def test_a_refused_request_does_nothing() -> None:
     """Neither is its body looked at, nor its token's rights, nor the store."""
-    client = limited("1/minute", environ=JWT, store=RaisingStore(AssertionError("the store was asked")))
+    client = limited("1/minute", environ=JWT, store=RaisingStore(AssertionError("the store was queried")))
     bob = {"Authorization": bearing("bob")}
     assert client.get(HERS, headers=bob).status_code == 403
     for body, kind in ((b"{", "application/json"), (b"x", "text/plain"), (b" " * 200_000, "application/json")):
@@ -324,7 +324,7 @@ def test_a_fault_of_the_counter_rejects_no_request(
     assert all(entry.exc_info for entry in caplog.records)
 
 
-# ---- who is counted: addresses ----
+# ---- the caller: addresses ----
 
 
 def test_each_address_has_its_own_count() -> None:
@@ -382,11 +382,11 @@ def test_what_counts_as_one_address(one: str, other: str, same: bool) -> None:  
     ],
 )
 def test_proxies_are_believed_one_by_one(hops: int, header: str | None, counted_for: str) -> None:
-    """As many as CARTSVC_TRUSTED_PROXIES says, from the right; what a client writes itself stands left of that."""
+    """As many proxies as CARTSVC_TRUSTED_PROXIES, from the right; what a client sends itself is left of them."""
     plain = limited("1/minute", environ={"CARTSVC_TRUSTED_PROXIES": str(hops)})
     first = {} if header is None else {"X_Forwarded_For": header}
     assert ask(plain, **first) == 200
-    # Who is counted for now: the request with the header again, whatever stands left of what is believed.
+    # The request with the header again counts for the same caller, whatever is left of the trusted part.
     assert ask(plain, **first) == 429
     chain = f"{counted_for}{', 10.0.0.1' * (hops - 1)}" if hops else ""
     believed = counted_for != "192.0.2.1"
@@ -396,7 +396,7 @@ def test_proxies_are_believed_one_by_one(hops: int, header: str | None, counted_
 
 
 def test_spoofing_does_not_help() -> None:
-    """A caller who writes another address into each request is still one caller."""
+    """A caller that writes another address into each request is still one caller."""
     client = limited("3/minute", environ={"CARTSVC_TRUSTED_PROXIES": "1"})
     spoofs = [f"198.51.100.{number}, 203.0.113.9" for number in range(10)]
     assert [ask(client, X_Forwarded_For=spoof) for spoof in spoofs].count(200) == 3
@@ -404,14 +404,14 @@ def test_spoofing_does_not_help() -> None:
 
 @pytest.mark.parametrize("header", ["Forwarded", "X_Real_IP", "X_Client_IP", "True_Client_IP", "CF_Connecting_IP"])
 def test_no_other_header_is_believed(header: str) -> None:
-    """Whoever believes in several headers believes in one that the proxy does not set."""
+    """A service that trusts several headers trusts one that the proxy does not set."""
     client = limited("1/minute", environ={"CARTSVC_TRUSTED_PROXIES": "1"})
     found = [ask(client, **{header: f"{prefix}198.51.100.{prefix and 1}"}) for prefix in ("", "for=")]
     assert found == [200, 429]
 
 
 def test_proxies_say_nothing_but_the_address(client: Client) -> None:
-    """Neither host nor scheme nor prefix is taken from them: no answer depends on those."""
+    """Neither host nor scheme nor prefix is taken from them, because no response depends on those."""
     client = limited("9/minute", environ={"CARTSVC_TRUSTED_PROXIES": "1"})
     headers = {
         "X-Forwarded-For": "203.0.113.9",
@@ -424,7 +424,7 @@ def test_proxies_say_nothing_but_the_address(client: Client) -> None:
     assert client.get("/", headers=headers).headers["Location"] == "swagger-ui"
 
 
-# ---- who is counted: tokens ----
+# ---- the caller: tokens ----
 
 
 def test_a_user_is_counted_wherever_they_are() -> None:
@@ -461,7 +461,7 @@ def test_a_guest_is_counted_by_their_token() -> None:
     ids=["none", "no token", "malformed", "another scheme", "forged", "expired", "a guest who is none", "no user_id"],
 )
 def test_a_token_that_is_no_good_counts_for_the_address(header: str | None) -> None:
-    """Or each would have a count of its own; and nobody uses up what is another's by naming them."""
+    """Otherwise each would have its own count; and naming a user does not use up the limit of that user."""
     client = limited("2/minute", environ=JWT)
     sent = {} if header is None else {"Authorization": header}
     first = ask(client, **sent)
@@ -473,7 +473,7 @@ def test_a_token_that_is_no_good_counts_for_the_address(header: str | None) -> N
 
 
 def test_without_keys_the_address_counts() -> None:
-    """While the issuer's keys cannot be had nobody knows who is asking."""
+    """While the issuer's keys are unavailable, no caller can be identified."""
     environ = {"CARTSVC_AUTH": "jwt", "CARTSVC_JWT_JWKS_URL": "http://127.0.0.1:1/keys", "CARTSVC_GUEST_KEY": GUEST_KEY}
     client = limited("2/minute", environ=environ)
     token = jwt.encode(
@@ -513,7 +513,7 @@ def test_threads_lose_no_count(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def look_and_wait(key: str, expiry: int) -> Any:
         found = look(key, expiry)
-        time.sleep(0.0001)  # whoever does not hold the others up here counts beside them
+        time.sleep(0.0001)  # a counter without a lock would read a stale count meanwhile
         return found
 
     def work(_: int) -> None:
@@ -536,7 +536,7 @@ def _counts(client: Client) -> int:
 
 
 def test_callers_of_old_windows_are_forgotten(seconds: FakeSeconds) -> None:
-    """Trap: the library's own counter keeps each caller for ever."""
+    """Trap: the library's own counter keeps each caller forever."""
     client = limited("5/second;10/minute")
     for number in range(200):
         assert ask(client, address=f"192.0.2.{number}") == 200
@@ -547,7 +547,7 @@ def test_callers_of_old_windows_are_forgotten(seconds: FakeSeconds) -> None:
 
 
 def test_callers_are_not_more_than_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then counting begins anew: some come through who should not, and the process lives."""
+    """Then the counts are cleared: some requests exceed the limit, and the process survives."""
     monkeypatch.setattr(rate_limit, "_MAX_CALLERS", 10)
     client = limited("1/minute")
     for number in range(35):

@@ -112,7 +112,7 @@ PLACES: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], Callable[[Cl
         _member("CartInput", "currency"),
         lambda client, text: _put(client, {"unit_price": 1}, currency=text),
     ),
-    "from_user_id": (_member("Merge", "from_user_id"), _merge),
+    "from_user_id": (_member("MergeInput", "from_user_id"), _merge),
     "user_id": (_of_path, _path),
 }
 

@@ -17,7 +17,7 @@ ORIGIN = "http://localhost"
 
 
 class _Page(HTMLParser):
-    """What a page loads, and what stands in it that a strict policy forbids."""
+    """The files that a page loads, and its parts that a strict policy forbids."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Tests of rate limits that are counted in Valkey: shared by all machines, and in nobody's way when it is away."""
+"""Tests of rate limits counted in Valkey: shared by all machines, and without effect while it is unavailable."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def server(_shared: Valkey) -> Valkey:
 
 @pytest.fixture
 def seconds(monkeypatch: pytest.MonkeyPatch) -> FakeSeconds:
-    """The clock by which a counter that is away is asked again."""
+    """The clock that decides when an unavailable counter is tried again."""
     fake = FakeSeconds()
     monkeypatch.setattr(rate_limit, "time", SimpleNamespace(monotonic=fake, time=time.time))
     return fake
 
 
 def app_on(url: str, rate: str = "2/day", *, carts: bool = False, counter_timeout: float | None = LONG) -> Flask:
-    """An app that counts there. Its carts are in memory unless they are asked for, so that it serves them anyway."""
+    """Return an app that counts there. By default its carts are in memory, so it serves them in any case."""
     with mock.patch.dict(os.environ, {"CARTSVC_STORE_URL": url, "CARTSVC_RATE_LIMIT": rate}, clear=True):
         settings = structs.replace(Settings.from_env(), store_timeout=20)
     store = None if carts else MemoryStore(clock=lambda: 0, limit=2**20)
@@ -79,14 +79,14 @@ def ask(client: FlaskClient, address: str = "192.0.2.1") -> int:
 
 
 def answer_to(client: FlaskClient, address: str = "192.0.2.1") -> TestResponse:
-    """The answer to one GET from this address."""
+    """Return the response to one GET from this address."""
     return client.get("/cart/alice", environ_overrides={"REMOTE_ADDR": address})
 
 
 def asked(app: Flask) -> Callable[[], int]:
-    """How often the server has been asked from now on, whatever came of it."""
+    """Return a function that counts the calls to the server from now on, whatever their result."""
     storage = app.extensions["cartsvc.rate_limiter"].storage
-    storage._runner = mock.Mock(side_effect=storage._runner)  # noqa: SLF001 - nobody else wants to know
+    storage._runner = mock.Mock(side_effect=storage._runner)  # noqa: SLF001 - only this test counts its calls
     return lambda: storage._runner.call_count  # noqa: SLF001 - as above
 
 
@@ -95,7 +95,7 @@ def asked(app: Flask) -> Callable[[], int]:
 
 @pytest.mark.parametrize("scheme", ["valkey", "redis"])
 def test_two_apps_count_together(server: Valkey, scheme: str) -> None:
-    """As two workers or machines do: what one has let through, the other one knows."""
+    """As two workers or machines do: each knows what the other has let through."""
     url = server.url.replace("valkey", scheme)
     one, other = client_on(url), client_on(url)
     assert [ask(one), ask(other), ask(one), ask(other)] == [200, 200, 429, 429]
@@ -103,7 +103,7 @@ def test_two_apps_count_together(server: Valkey, scheme: str) -> None:
 
 
 def test_threads_of_two_apps_count_exactly(server: Valkey) -> None:
-    """Of all that start together as many come through as the limit says."""
+    """Of all requests that start together, as many pass as the limit allows."""
     apps = [app_on(server.url, "50/day") for _ in range(2)]
     found: list[int] = []
 
@@ -127,7 +127,7 @@ def test_who_waits_for_retry_after_is_served(server: Valkey) -> None:
 
 
 def test_retry_after_is_that_of_the_rate_that_lasts_longest(server: Valkey) -> None:
-    """A caller who comes back after the shorter one's would be refused by the longer one."""
+    """A caller that came back after the shorter time would exceed the longer rate."""
     client = client_on(server.url, "2/second;2/hour")
     assert [ask(client), ask(client)] == [200, 200]
     response = answer_to(client)
@@ -136,7 +136,7 @@ def test_retry_after_is_that_of_the_rate_that_lasts_longest(server: Valkey) -> N
 
 
 def test_counts_go_away_by_themselves(server: Valkey) -> None:
-    """Each key has an end, at most two windows away, and none is for ever."""
+    """Each key expires, at most two windows later."""
     client = client_on(server.url, "5/second;100/minute")
     for number in range(20):
         ask(client, f"192.0.2.{number}")
@@ -147,7 +147,7 @@ def test_counts_go_away_by_themselves(server: Valkey) -> None:
 
 
 def test_counts_are_no_carts(server: Valkey) -> None:
-    """They stand beside the carts under names of their own, and a backup does not see them."""
+    """They have their own names next to the carts, and a backup skips them."""
     app = app_on(server.url, carts=True)
     client = app.test_client()
     assert client.post("/cart/alice", json=SKU).status_code == 200
@@ -172,7 +172,7 @@ def test_password_user_and_database(server: Valkey) -> None:
 
 
 def test_a_restarted_server_counts_anew(seconds: FakeSeconds) -> None:
-    """It does not know the scripts any more; nobody notices."""
+    """It has lost the scripts; clients do not notice."""
     with valkey() as own:
         client = client_on(own.url)
         assert [ask(client) for _ in range(3)] == [200, 200, 429]
@@ -265,7 +265,7 @@ AWAY: dict[str, Callable[[], Any]] = {
 def test_a_counter_that_is_away_refuses_nobody(
     how: str, seconds: FakeSeconds, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is asked once in a while, and the log says so seldom, without a secret, an address or a traceback."""
+    """It is tried once in a while, and logged seldom, without a secret, an address or a traceback."""
     with AWAY[how]() as url:
         app = app_on(url, "1/day", counter_timeout=AS_SERVED)
         times, client = asked(app), app.test_client()
@@ -273,10 +273,10 @@ def test_a_counter_that_is_away_refuses_nobody(
             assert [ask(client) for _ in range(20)] == [200] * 20
             assert times() == asking
             seconds.advance(1.5)
-        said = [entry for entry in caplog.records if entry.name != "cartsvc.stores"]
-        assert len(said) == 1
-        assert said[0].getMessage().startswith("CARTSVC_RATE_LIMIT: the counter is unavailable, and")
-        assert said[0].exc_info is None
+        entries = [entry for entry in caplog.records if entry.name != "cartsvc.stores"]
+        assert len(entries) == 1
+        assert entries[0].getMessage().startswith("CARTSVC_RATE_LIMIT: the counter is unavailable, and")
+        assert entries[0].exc_info is None
         assert not [word for word in (SECRET, "shop", "192.0.2.1", "127.0.0.1") if word in caplog.text]
         seconds.advance(60)
         ask(client)
@@ -302,7 +302,7 @@ def test_a_counter_that_goes_away_and_comes_back(seconds: FakeSeconds) -> None:
 
 
 def test_a_paused_counter_is_waited_for_a_quarter_of_a_second(seconds: FakeSeconds) -> None:
-    """For all of it together: connecting, saying who we are, and asking."""
+    """For all of it together: connecting, authenticating, and counting."""
     with _hurt(lambda own: own.pause()) as url:
         client = client_on(f"{url}/1", "5/second;5/day", counter_timeout=AS_SERVED)
         for _ in range(3):
@@ -326,7 +326,7 @@ def test_one_request_waits_and_not_all_of_them(seconds: FakeSeconds) -> None:
 
 
 def test_a_counter_that_fails_while_a_caller_is_refused(server: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused is refused, though nobody can say for how long."""
+    """The request stays rejected, although its time is unknown."""
     app = app_on(server.url, "1/day")
     client = app.test_client()
     assert ask(client) == 200

@@ -21,7 +21,7 @@ def _drawn() -> dict[str, str]:
 
 
 def test_the_tree_is_the_one_drawn() -> None:
-    """Whoever catches an error by the drawing catches what it says."""
+    """Code that catches an error of the tree catches exactly the errors under it."""
     actual = {}
     for name, each in vars(errors).items():
         if inspect.isclass(each) and issubclass(each, Exception) and not name.startswith("_"):

@@ -1,4 +1,4 @@
-"""Tests of how bodies are read from the stream a server gives: any bytes, any length said, any end."""
+"""Tests of how bodies are read from a server's stream: any bytes, any announced length, any end."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ parser = BodyParser()
 
 
 class Stream(io.BytesIO):
-    """What a server hands on: it may give less than asked for, and it counts how much was asked of it."""
+    """A server's stream: it may return less than requested, and it counts how much was requested."""
 
     def __init__(self, data: bytes, *, breaks: Exception | None = None) -> None:
         super().__init__(data)
@@ -67,7 +67,7 @@ class Stream(io.BytesIO):
 
 @pytest.fixture(scope="module", autouse=True)
 def _app() -> Iterator[None]:
-    """The app whose configuration says how much is read."""
+    """The app whose configuration limits the body."""
     app = Flask("body")
     app.config["MAX_CONTENT_LENGTH"] = LIMIT
     with app.app_context():
@@ -75,9 +75,9 @@ def _app() -> Iterator[None]:
 
 
 def parse(schema: Schema, stream: Stream, *, length: str | None = None, **environ: Any) -> Any:
-    """Read a request that says it has so many bytes."""
-    said = {} if length is None else {"CONTENT_LENGTH": length}
-    whole = {"CONTENT_TYPE": "application/json", "REQUEST_METHOD": "POST", "wsgi.input": stream} | said | environ
+    """Read a request that announces this length."""
+    announced = {} if length is None else {"CONTENT_LENGTH": length}
+    whole = {"CONTENT_TYPE": "application/json", "REQUEST_METHOD": "POST", "wsgi.input": stream} | announced | environ
     return parser.parse(schema, Request(whole))
 
 
@@ -111,7 +111,7 @@ def test_any_json_is_read_or_refused(schema: Schema, value: Any) -> None:
 
 
 def faults_of(schema: Schema, data: bytes) -> tuple[Fault, ...] | None:
-    """Why this body is refused; None when it is not."""
+    """Return the reason why this body is rejected; None when it is accepted."""
     try:
         parse(schema, Stream(data), length=str(len(data)))
     except InvalidRequest as error:
@@ -166,7 +166,7 @@ def test_any_number_is_read_or_refused(sign: str, digits: int, fraction: int, po
     terminated=st.booleans(),
 )
 def test_no_more_is_read_than_was_said_and_is_allowed(data: bytes, length: int | None, *, terminated: bool) -> None:
-    """The stream is asked for what was announced, or one byte past the limit where nothing was; too much is a 413."""
+    """The announced length is read, or one byte more than the limit without a length; too much is a 413."""
     stream = Stream(data)
     expected: type[HTTPException] | None = None
     whole = data if length is None else data[:length]
@@ -176,9 +176,9 @@ def test_no_more_is_read_than_was_said_and_is_allowed(data: bytes, length: int |
         expected = RequestEntityTooLarge
     elif (length is not None and length > len(data)) or len(whole) < 2:
         expected = BadRequest
-    said = None if length is None else str(length)
+    announced = None if length is None else str(length)
     with pytest.raises(expected) if expected else nullcontext():
-        assert parse(ANYTHING, stream, length=said, **{"wsgi.input_terminated": terminated}) == []
+        assert parse(ANYTHING, stream, length=announced, **{"wsgi.input_terminated": terminated}) == []
     assert stream.asked <= LIMIT + 1
 
 
