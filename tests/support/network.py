@@ -149,6 +149,7 @@ class Request(greenlet):
     def resume(self, decision: str = GO) -> None:
         """Let it go on to its next pause, or to its end."""
         assert self.waits_for is not None
+        self.waits_for = None  # stays None when the request ends with an unexpected error, so finish() cannot loop
         self.waits_for = self.switch(decision)
 
     def finish(self) -> None:
