@@ -39,7 +39,7 @@ test-container: .venv/.dev ## Test the image and the compose file (needs Docker)
 
 soak: .venv/.dev ## Run the randomised tests for an hour or longer; SEED=n repeats a run
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest --hypothesis-seed=$(or $(SEED),random) \
-		tests/unit/carts/test_service_model.py tests/unit/carts/test_cart.py tests/stores/test_memory.py tests/stores/test_lmdb.py tests/stores/test_valkey.py tests/stores/test_valkey_cluster.py \
+		tests/unit/carts/test_service_model.py tests/unit/carts/test_cart*.py tests/unit/carts/test_clocks.py tests/stores/test_memory.py tests/stores/test_lmdb.py tests/stores/test_valkey.py tests/stores/test_valkey_cluster.py \
 		tests/system/test_model.py tests/system/test_schemathesis.py
 	SOAK_ROUNDS=20 $(BIN)/pytest tests/system/test_stores.py tests/system/test_workers.py \
 		tests/system/test_hostile.py::test_many_small_bodies
