@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from cartsvc.carts.merge import Result
     from cartsvc.carts.record import Record
 
+pytestmark = pytest.mark.search
+
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 START = 1_767_323_045_678
 USERS = ["guest-1", "alice", "bob"]
