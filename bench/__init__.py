@@ -1,1 +1,1 @@
-"""What cartsvc costs, measured side by side with the least that could answer."""
+"""Measure the cost of cartsvc, next to that of the smallest WSGI app."""

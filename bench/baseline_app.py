@@ -1,4 +1,4 @@
-"""The least WSGI app: the same number of bytes as a cart, and nothing done for them; a body is read and dropped."""
+"""The smallest WSGI app: a constant response of the size of a cart; the body of a request is read and dropped."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from wsgiref.types import StartResponse, WSGIEnvironment
 
-SIZE = "BENCH_BYTES"  # the variable that says how long the answer is, so that both apps send the same
+SIZE = "BENCH_BYTES"  # the variable with the size of the response, so that both apps send the same number of bytes
 
-_ANSWER = b'{"filler":"%s"}' % (b"x" * (int(os.environ.get(SIZE, "900")) - len('{"filler":""}')))
-_HEADERS = [("Content-Type", "application/json"), ("Content-Length", str(len(_ANSWER)))]
+_RESPONSE = b'{"filler":"%s"}' % (b"x" * (int(os.environ.get(SIZE, "900")) - len('{"filler":""}')))
+_HEADERS = [("Content-Type", "application/json"), ("Content-Length", str(len(_RESPONSE)))]
 
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Answer every request alike."""
+    """Send the same response to every request."""
     if environ["REQUEST_METHOD"] == "POST":
         environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
     start_response("200 OK", _HEADERS)
-    return [_ANSWER]
+    return [_RESPONSE]

@@ -1,5 +1,5 @@
 -- The load: wrk -s load.lua URL -- METHOD PATH CARTS
--- asks for PATH0, PATH1, ... up to CARTS in turn and again; a POST adds one of an item. The last line is for bench.
+-- Requests PATH0, PATH1, ... up to CARTS in turn, repeatedly; a POST adds one of an item. bench reads the last line.
 
 local requests, carts, turn = {}, 0, 0
 
@@ -10,7 +10,7 @@ function init(args)
   if method == "POST" then
     headers["Content-Type"], body = "application/json", '{"product_id":"sku-1","quantity":1}'
   end
-  -- Made beforehand: wrk must not be what is measured.
+  -- Made in advance, so that wrk itself is not measured.
   for n = 0, carts - 1 do requests[n] = wrk.format(method, path .. n, headers, body) end
 end
 

@@ -1,4 +1,4 @@
-"""gunicorn.conf.py, with the worker kept on one core, where its threads cannot fight across cores for the GIL."""
+"""gunicorn.conf.py, with the worker on one core, so that its threads do not compete for the GIL across cores."""
 
 from __future__ import annotations
 

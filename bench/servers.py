@@ -1,4 +1,4 @@
-"""The servers that are measured: real gunicorn, the project's configuration, 127.0.0.1; and slow clients beside."""
+"""Start the servers to measure (gunicorn with the project's configuration, on 127.0.0.1), and slow clients."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 CARTS = 100  # of 5 items each: /cart/user-0 and so on; /cart/big-0 has 500
-DRIBBLERS = 64
-_BYTE_EVERY = 0.2  # seconds, each of them
-_PATIENCE = 20  # seconds until a server must answer
+SLOW_CLIENTS = 64
+_BYTE_INTERVAL_S = 0.2  # of each slow client
+_TIMEOUT_S = 20  # until a server must respond
 
 
 class Broken(Exception):
-    """Nothing was measured: something does not work."""
+    """A server or wrk does not work, so nothing was measured."""
 
 
 @contextmanager
 def serving(app: str, *options: str, conf: str = "gunicorn.conf.py", **env: str) -> Iterator[int]:
-    """Serve ``app`` on a free port; tells the port."""
+    """Serve ``app`` on a free port, and yield the port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
     ours = ("CARTSVC_", "GUNICORN_", "WEB_CONCURRENCY", "PORT")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    # Adds must never meet a limit: a refusal costs something else than an add.
+    # No add may exceed a limit, because a rejection costs less than an add.
     clean |= {"CARTSVC_LOG_LEVEL": "warning", "CARTSVC_MAX_QUANTITY": str(10**9)} | env
     command = [sys.executable, "-m", "gunicorn", "-c", conf, "-b", f"127.0.0.1:{port}", *options, app]
     process = subprocess.Popen(command, cwd=ROOT, env=clean)  # noqa: S603 - our own command
@@ -48,7 +48,7 @@ def serving(app: str, *options: str, conf: str = "gunicorn.conf.py", **env: str)
     finally:
         process.terminate()
         try:
-            process.wait(2 * _PATIENCE)
+            process.wait(2 * _TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -56,81 +56,81 @@ def serving(app: str, *options: str, conf: str = "gunicorn.conf.py", **env: str)
 
 @contextmanager
 def carts(*options: str, conf: str = "gunicorn.conf.py", **env: str) -> Iterator[int]:
-    """Serve cartsvc with carts in it; tells the port."""
+    """Serve cartsvc with carts in it, and yield the port."""
     with serving("wsgi:app", *options, conf=conf, **env) as port:
         for n in range(CARTS):
-            ask(port, "PUT", f"/cart/user-{n}", items=5)
-        ask(port, "PUT", "/cart/big-0", items=500)
+            request(port, "PUT", f"/cart/user-{n}", items=5)
+        request(port, "PUT", "/cart/big-0", items=500)
         yield port
 
 
 @contextmanager
 def valkey() -> Iterator[str]:
-    """A Valkey server that keeps nothing on disk; tells its URL."""
+    """Run a Valkey server that keeps nothing on disk, and yield its URL."""
     with ValkeyServer() as server:
         yield f"valkey://{server.host}:{server.port}"
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes] | None = None) -> None:
-    """Return when the server answers."""
-    end = time.monotonic() + _PATIENCE
+    """Return when the server responds."""
+    end = time.monotonic() + _TIMEOUT_S
     while process is None or process.poll() is None:
         try:
-            ask(port, "GET", "/cart/user-0")
+            request(port, "GET", "/cart/user-0")
         except (OSError, http.client.HTTPException) as error:
             if time.monotonic() > end:
-                raise Broken(f"no answer on port {port} within {_PATIENCE} s") from error
+                raise Broken(f"no response on port {port} within {_TIMEOUT_S} s") from error
             time.sleep(0.05)
         else:
             return
     raise Broken(f"the server stopped with exit code {process.returncode}")
 
 
-def ask(port: int, method: str, path: str, *, items: int = 0) -> bytes:
-    """The body of the answer, which must be 200 or 201; sends so many items."""
+def request(port: int, method: str, path: str, *, items: int = 0) -> bytes:
+    """Send a request with this many items, and return the body of the response. Raises Broken for an error status."""
     lines = [{"product_id": f"sku-{n}", "quantity": 2, "unit_price": 1999, "currency": "EUR"} for n in range(items)]
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_S)
     try:
         body, headers = (json.dumps({"items": lines}), {"Content-Type": "application/json"}) if items else (None, {})
         connection.request(method, path, body, headers)
         response = connection.getresponse()
-        answer = response.read()
+        content = response.read()
     finally:
         connection.close()
     if response.status not in (200, 201):
-        raise Broken(f"{method} {path} was answered {response.status}: {answer.decode(errors='replace')}")
-    return answer
+        raise Broken(f"{method} {path} got {response.status}: {content.decode(errors='replace')}")
+    return content
 
 
 @contextmanager
 def slow_clients(port: int) -> Iterator[None]:
-    """Keep clients at the server that send their request's head byte by byte and never get to its end."""
+    """Run clients that send their headers byte by byte, without an end."""
     stop = threading.Event()
 
-    def dribble(clients: list[socket.socket]) -> None:
-        for turn in itertools.cycle(range(DRIBBLERS)):
-            if stop.wait(_BYTE_EVERY / DRIBBLERS):
+    def send_bytes(clients: list[socket.socket]) -> None:
+        for turn in itertools.cycle(range(SLOW_CLIENTS)):
+            if stop.wait(_BYTE_INTERVAL_S / SLOW_CLIENTS):
                 return
             try:
                 clients[turn].send(b"x")
-            except OSError:  # the server had enough of this one: the next comes
+            except OSError:  # the server has closed the connection: open another one
                 clients[turn].close()
-                clients[turn] = stack.enter_context(_dribbler(port))
+                clients[turn] = stack.enter_context(_slow_client(port))
 
     with ExitStack() as stack:
-        clients = [stack.enter_context(_dribbler(port)) for _ in range(DRIBBLERS)]
-        thread = threading.Thread(target=dribble, args=(clients,))
+        clients = [stack.enter_context(_slow_client(port)) for _ in range(SLOW_CLIENTS)]
+        thread = threading.Thread(target=send_bytes, args=(clients,))
         thread.start()
         try:
             yield
             if not thread.is_alive():
-                raise Broken("the slow clients gave up")
+                raise Broken("the slow clients have stopped")
         finally:
             stop.set()
             thread.join()
 
 
-def _dribbler(port: int) -> socket.socket:
-    client = socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE)
+def _slow_client(port: int) -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT_S)
     client.send(b"GET /cart/user-0 HTTP/1.1\r\nHost: slow\r\nX-Slow: ")
     return client

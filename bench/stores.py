@@ -1,7 +1,7 @@
-"""What a store's own calls take: CPU a call, and round trips to a Valkey server, for a cart of 5 items.
+"""Measure the calls of a store for a cart of 5 items: CPU time, and round trips to a Valkey server.
 
-A program of its own, ``python -m bench.stores URL``; it prints CPU microseconds of a get and of an update, and the
-commands that a server got for one of each (0 where there is none).
+A separate program, ``python -m bench.stores URL``. It prints the CPU microseconds of a get and of an update, and the
+number of commands that the server receives for one of each (0 without a server).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _CALLS = 5_000
 _ROUNDS = 5
 _LIMITS = Limits(max_quantity=10**9)
-_DAY = 86_400_000  # milliseconds
+_DAY_MS = 86_400_000
 _tags = map("tag-{:012}".format, itertools.count())
 
 
@@ -33,9 +33,9 @@ def _now() -> int:
 
 
 def _adding(product: str) -> Callable[[Record | None], tuple[Record, None]]:
-    """A change that adds one of a product: what a POST does inside of the store, gathered beforehand as there."""
+    """Return a change that adds one of a product, as a POST does inside the store; the items are validated before."""
     now = _now()
-    revision = Revision(at=now, etag=next(_tags), expires_at=now + _DAY)
+    revision = Revision(at=now, etag=next(_tags), expires_at=now + _DAY_MS)
     additions = validate_new_items([NewItem(product, 1, unit_price=1999, currency="EUR")], limits=_LIMITS, at=now)
 
     def change(record: Record | None) -> tuple[Record, None]:
@@ -46,7 +46,7 @@ def _adding(product: str) -> Callable[[Record | None], tuple[Record, None]]:
 
 
 def _measure(call: Callable[[int], object]) -> float:
-    """CPU microseconds a call, the best of some rounds: what else the machine does makes them only longer."""
+    """Return the CPU microseconds of a call: the minimum of some rounds, because other work only adds to them."""
     best = float("inf")
     for _ in range(_ROUNDS):
         before = time.process_time()
@@ -62,25 +62,25 @@ def _updates(store: CartStore) -> Callable[[int], object]:
 
 
 def _commands(url: str, call: Callable[[], object]) -> int:
-    """How many commands the server at this URL got for this."""
+    """Return how many commands the server at this URL receives during ``call``."""
     config = parse_store_url(url)
     if not isinstance(config, ValkeyConfig):
         return 0
-    from redis import Redis  # noqa: PLC0415 - only where there is such a server
+    from redis import Redis  # noqa: PLC0415 - only with such a server
 
     (host, port) = config.hosts[0]
     with Redis(host=host, port=port) as client, client.monitor() as monitor:
-        client.echo("the beginning")  # a connection says more than that when it is new
-        for told in monitor.listen():
-            if "the beginning" in told["command"]:
+        client.echo("the beginning")  # a new connection sends other commands before
+        for entry in monitor.listen():
+            if "the beginning" in entry["command"]:
                 break
         call()
         client.echo("the end")
         seen = 0
-        for told in monitor.listen():
-            if "the end" in told["command"]:
+        for entry in monitor.listen():
+            if "the end" in entry["command"]:
                 return seen
-            seen += told["client_type"] != "lua"
+            seen += entry["client_type"] != "lua"
     raise AssertionError
 
 
@@ -95,7 +95,7 @@ def main(url: str) -> None:
     gets = _commands(url, lambda: store.get("user-0"))
     updates = _commands(url, lambda: store.update("user-0", _adding("sku-0")))
     store.close()
-    print(get, update, gets, updates)  # noqa: T201 - what this program is for
+    print(get, update, gets, updates)  # noqa: T201 - the purpose of this program
 
 
 if __name__ == "__main__":

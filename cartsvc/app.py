@@ -1,4 +1,4 @@
-"""The wiring: settings -> store -> service -> Api. The only place where clock and randomness come from."""
+"""The wiring: settings -> store -> service -> Api. The only source of clocks and randomness."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from flask import Flask
-from flask.sessions import NullSession, SessionInterface, SessionMixin
 from flask_cors import CORS
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from cartsvc.api import Api
+from cartsvc.api.flask_app import FlaskApp
 from cartsvc.auth.jwks import JwksKeys, jwks_fetcher
 from cartsvc.auth.keys import StaticKeys
 from cartsvc.auth.tokens import Auth
@@ -28,16 +27,16 @@ from cartsvc.telemetry.logging import LoggedStore
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flask import Request, Response
+    from flask import Flask, Response
 
     from cartsvc.api.rate_limit import RateLimiter
     from cartsvc.auth.keys import KeySource
     from cartsvc.carts.store import CartStore
 
-_TAG_BYTES = 12  # 96 random bits: nobody meets the same tag twice
-_GUEST_BYTES = 16  # 128 random bits: nobody guesses another's cart
+_TAG_BYTES = 12  # 96 random bits, so no tag repeats
+_GUEST_BYTES = 16  # 128 random bits, so an id cannot be guessed
 _REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match")
-# Tracing tools and HTTP libraries add these to each request of a page; one that is not allowed blocks the request.
+# Tracing tools and HTTP libraries add these to the requests of a page, and a header that is not allowed blocks them.
 _COMMON_HEADERS = (
     "Cache-Control",
     "X-Request-ID",
@@ -47,32 +46,20 @@ _COMMON_HEADERS = (
     "traceparent",
     "tracestate",
 )
-_LABEL = r"[a-z0-9_-]{1,63}"  # of a host's name
+_LABEL = r"[a-z0-9_-]{1,63}"  # of a host name
 _RESPONSE_HEADERS = ("ETag", "Idempotency-Replayed", "Location", "Retry-After", "WWW-Authenticate")
 _PREFLIGHT_MAX_AGE_S = 600
-_COUNTER_TIMEOUT_S = 0.25  # that a request may wait to be counted
+_COUNTER_TIMEOUT_S = 0.25  # to wait for a shared rate counter
 
 
 def _clock() -> int:
     return time.time_ns() // 1_000_000
 
 
-class _NoSessions(SessionInterface):
-    """No sessions. Flask would read and save one in each request, which takes 4 % of a GET's time in process."""
-
-    _none = NullSession()
-
-    def open_session(self, app: Flask, request: Request) -> NullSession:  # noqa: ARG002 - Flask's signature
-        return self._none
-
-    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
-        """Flask does not save a null session."""
-
-
 class TrustedProxyFix(ProxyFix):
-    """Believes the last proxies, and nothing that stands before them.
+    """Trusts the values that the last proxies added, and none before those.
 
-    werkzeug's own reads a quotation mark that a client sends as one that reaches over what the proxies add.
+    werkzeug's ProxyFix parses quotation marks, so a client's unbalanced one would swallow what the proxies add.
     """
 
     def _get_real_value(self, trusted: int, value: str | None) -> str | None:
@@ -88,12 +75,12 @@ def create_app(
     wrap_store: Callable[[CartStore], CartStore] | None = None,
     counter_timeout: float | None = None,
 ) -> Flask:
-    """Make the application from ``settings``, or from the environment.
+    """Return the application for ``settings``, or for the environment.
 
-    Tests pass the rest: ``store`` instead of the one that the settings name, ``clock`` (milliseconds since the epoch),
-    ``wrap_store`` to see or disturb what the service does with its store, and ``counter_timeout``, the seconds that a
-    request may wait for a shared rate counter. Raises SettingsError, which lists every wrong setting, and
-    StoreUnusable.
+    The other arguments are for tests: ``store`` replaces the store of the settings, ``clock`` returns milliseconds
+    since the epoch, ``wrap_store`` observes or disturbs the service's use of its store, and ``counter_timeout`` is the
+    number of seconds that a request may wait for a shared rate counter. Raises SettingsError, which lists every wrong
+    setting, and StoreUnusable.
     """
     settings = settings or Settings.from_env()
     clock = clock or _clock
@@ -110,8 +97,7 @@ def create_app(
     if wrap_store is not None:
         served = wrap_store(served)
     logging.getLogger("cartsvc").setLevel(settings.log_level.upper())
-    app = Flask("cartsvc", static_folder=None)
-    app.session_interface = _NoSessions()
+    app = FlaskApp("cartsvc", static_folder=None)
     app.after_request(_forbid_sniffing)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body
     app.url_map.merge_slashes = False
@@ -141,7 +127,7 @@ def create_app(
 
 
 def _forbid_sniffing(response: Response) -> Response:
-    """Let no browser guess what a response is."""
+    """Prevent browsers from guessing the media type of a response."""
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response
 
@@ -165,7 +151,7 @@ def _rate_limiter(settings: Settings, clock: Callable[[], int], timeout: float) 
 
 
 def _exact_origin(origin: str) -> str | re.Pattern[str]:
-    """Return what matches this origin and no other; ``*`` as the leftmost label matches exactly one label."""
+    """Return a pattern for exactly this origin; ``*`` as the leftmost label matches exactly one label."""
     if origin == "*":
         return origin
     scheme, found, host = origin.partition("://*.")
@@ -175,10 +161,10 @@ def _exact_origin(origin: str) -> str | re.Pattern[str]:
 
 
 def _literal(text: str) -> re.Pattern[str]:
-    """Return what matches this text alone: flask-cors takes brackets and other signs for a pattern."""
+    """Return a pattern for exactly this text, because flask-cors takes brackets and other signs for a pattern."""
     return re.compile(re.escape(text) + r"\Z", re.ASCII | re.IGNORECASE)
 
 
 def _monotonic() -> float:
-    """The monotonic clock that goes on while the machine sleeps: others, who share the store, do not wait for it."""
+    """Return the time of CLOCK_BOOTTIME if there is one: it runs while the machine sleeps, as other servers do."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

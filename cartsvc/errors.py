@@ -1,28 +1,28 @@
-"""Everything that can be refused or go wrong, as one tree of exceptions. No HTTP in it.
+"""The exceptions of the service, as one tree. There is no HTTP in it.
 
 ::
 
     CartsvcError
-    ├── SettingsError          the environment holds wrong settings; names them all
-    ├── StoreUnusable          no server can start on this store; says why
-    ├── Unauthorized           nobody knows who is asking
+    ├── SettingsError          the environment contains wrong settings; lists them all
+    ├── StoreUnusable          no server can start on this store; the message is the reason
+    ├── Unauthorized           the caller is not identified
     ├── Forbidden              the token does not open this cart
-    ├── KeysUnavailable               the keys that tokens are checked with cannot be had
-    ├── InvalidRequest         the request alone is wrong
-    ├── IdempotencyKeyReused              an Idempotency-Key that stood on another request before
+    ├── KeysUnavailable        the keys that verify tokens are unavailable
+    ├── InvalidRequest         the request is wrong whatever the cart contains
+    ├── IdempotencyKeyReused   the Idempotency-Key was used for another request
     ├── NotFound
     │   ├── CartNotFound       there is no such cart
     │   └── ItemNotFound       the cart has no such item
-    ├── CartConflict           right by itself, wrong together with the cart as it is
-    │   ├── LimitExceeded      one of the limits would be passed
+    ├── CartConflict           the request conflicts with the current cart
+    │   ├── LimitExceeded      a limit would be exceeded
     │   ├── CurrencyMismatch   a second currency in one cart
-    │   ├── CartSealed         the cart is being merged into another one just now
-    │   └── MergeAborted       other requests have aborted this merge again and again
-    ├── PreconditionFailed     the cart is not in the state that If-Match or If-None-Match asks for
-    ├── TooManyMerges          more merges into one cart at once than it can remember
-    ├── StoreError             the store is away
-    │   ├── OutcomeUnknown     a write was sent, and its answer was lost
-    │   └── StoreFull          no room for a larger record; what is there stays
+    │   ├── CartSealed         the cart is being merged into another cart
+    │   └── MergeAborted       other requests aborted this merge repeatedly
+    ├── PreconditionFailed     the cart does not meet If-Match or If-None-Match
+    ├── TooManyMerges          more simultaneous merges into a cart than it can remember
+    ├── StoreError             the store is unavailable
+    │   ├── OutcomeUnknown     a write was sent, and its result was lost
+    │   └── StoreFull          no room for a larger record; existing records stay
     └── RecordUnreadable       stored bytes that are damaged or from a newer version
 """
 
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from cartsvc.carts.cart import Cart
 
 
-_WORDS = 300  # characters of a driver's message that are kept
+_MAX_WORDS_LENGTH = 300  # characters of a driver's message
 _ARGUMENTS = re.compile(r"[, ]*with args beginning with.*", re.DOTALL)
 _UNPRINTABLE = re.compile(r"[^ -~]+")
 
 
 class Fault(NamedTuple):
-    """One thing that is wrong, and its place.
+    """One fault of a request, and its place.
 
     ``pointer`` is a JSON Pointer (RFC 6901) into the request body, such as ``/items/3/quantity``.
     """
@@ -53,16 +53,16 @@ class Fault(NamedTuple):
 
 
 def pointer_segment(name: str) -> str:
-    """One step of a JSON Pointer: a name with its slash before it, escaped (RFC 6901, section 3)."""
+    """Return one step of a JSON Pointer: a slash and the escaped name (RFC 6901, section 3)."""
     return "/" + name.replace("~", "~0").replace("/", "~1")
 
 
 class CartsvcError(Exception):
-    """Whatever this service raises on purpose; ``str()`` of it is fit for the caller's eyes."""
+    """The base of all errors of this service. Its ``str()`` is safe to show to the client."""
 
 
 class SettingsError(CartsvcError):
-    """The environment holds wrong settings. ``faults`` has one line for each of them."""
+    """The environment contains wrong settings. ``faults`` has one line for each."""
 
     def __init__(self, faults: Iterable[str]) -> None:
         self.faults = tuple(faults)
@@ -76,7 +76,7 @@ class _WithFaults(CartsvcError):
 
 
 class Unauthorized(CartsvcError):
-    """Nobody knows who is asking. ``error`` is RFC 6750's code (section 3.1); None when no token was sent."""
+    """The caller is not identified. ``error`` is RFC 6750's code (section 3.1), or None if no token was sent."""
 
     def __init__(self, detail: str, *, error: Literal["invalid_request", "invalid_token"] | None) -> None:
         self.error = error
@@ -84,7 +84,7 @@ class Unauthorized(CartsvcError):
 
 
 class Forbidden(CartsvcError):
-    """The token is good, but not for this cart; whether there is such a cart is not looked at."""
+    """The token is valid, but not for this cart. The cart is not read, so its existence is not revealed."""
 
     error = "insufficient_scope"
 
@@ -93,136 +93,136 @@ class Forbidden(CartsvcError):
 
 
 class KeysUnavailable(CartsvcError):
-    """No token can be checked: the issuer's keys were never got yet."""
+    """No token can be verified, because the issuer's keys have never been fetched."""
 
     def __init__(self) -> None:
         super().__init__("The token verification keys are temporarily unavailable. Nothing was changed.")
 
 
 class InvalidRequest(_WithFaults):
-    """The request is well-formed, and wrong whatever the cart holds. ``faults`` says where."""
+    """The request is well-formed, and wrong whatever the cart contains. ``faults`` lists the places."""
 
 
 class IdempotencyKeyReused(CartsvcError):
-    """The Idempotency-Key was accepted with another request before; nothing was done."""
+    """The Idempotency-Key was used for another request; nothing was changed."""
 
     def __init__(self) -> None:
         super().__init__("This Idempotency-Key was already used for a different request. Use a new key.")
 
 
 class NotFound(CartsvcError):
-    """What was asked for is not there."""
+    """The requested cart or item does not exist."""
 
 
 class CartNotFound(NotFound):
-    """There is no such cart: never made, removed, or expired."""
+    """There is no such cart: it was never created, or was deleted, or has expired."""
 
     def __init__(self) -> None:
         super().__init__("There is no such cart.")
 
 
 class ItemNotFound(NotFound):
-    """The cart is there; it has no item of that id."""
+    """The cart exists, and has no item with that id."""
 
     def __init__(self) -> None:
         super().__init__("The cart has no such item.")
 
 
 class CartConflict(_WithFaults):
-    """The request would be right by itself; the cart as it is forbids it. ``faults`` says where."""
+    """The request is valid, but conflicts with the current cart. ``faults`` lists the places."""
 
 
 class LimitExceeded(CartConflict):
-    """The change would take the cart past one of its limits."""
+    """The change would exceed a limit of the cart."""
 
 
 class CurrencyMismatch(CartConflict):
-    """The change would bring a second currency into the cart."""
+    """The change would add a second currency to the cart."""
 
 
 class CartSealed(CartConflict):
-    """The cart is being merged into another one just now; a few seconds later the next write resolves that merge."""
+    """The cart is being merged into another cart. A few seconds later, the next write resolves that merge."""
 
     def __init__(self) -> None:
-        super().__init__([Fault("", "This cart is being merged into another one just now. Try again shortly.")])
+        super().__init__([Fault("", "This cart is being merged into another cart. Retry in a few seconds.")])
 
 
 class MergeAborted(CartConflict):
-    """Other requests found this merge unfinished and aborted it, again and again; neither cart has changed."""
+    """Other requests found this merge unfinished and aborted it repeatedly; neither cart was changed."""
 
     def __init__(self) -> None:
-        super().__init__([Fault("", "This merge was aborted, and neither cart has changed. Send it again.")])
+        super().__init__([Fault("", "The merge was aborted. Neither cart was changed. Retry the request.")])
 
 
 class PreconditionFailed(CartsvcError):
-    """The cart is not in the state the request asks for. ``cart`` is the current one; None when there is none."""
+    """The cart does not meet If-Match or If-None-Match. ``cart`` is the current cart, or None if it is absent."""
 
     def __init__(self, cart: Cart | None) -> None:
         self.cart = cart
-        super().__init__("The cart is not in the state that the request asks for; its current state is in this answer.")
+        super().__init__("The cart does not meet If-Match or If-None-Match. This response contains the current cart.")
 
 
 class TooManyMerges(CartsvcError):
-    """So many merges into this cart have begun just now that it can remember no more of them."""
+    """More merges into this cart began within the last minute than it can remember."""
 
     def __init__(self) -> None:
-        super().__init__("Too many merges into this cart have begun within the last minute. Try again in a minute.")
+        super().__init__("Too many recent merges into this cart. Retry in a minute.")
 
 
 class StoreUnusable(CartsvcError):
-    """No server can start on this store: its message says why, and is for whoever runs it."""
+    """No server can start on this store. The message is the reason, for the operator."""
 
 
 class StoreError(CartsvcError):
-    """The store cannot do what was asked; the record is as it was, unless a subclass says otherwise."""
+    """The store is unavailable. The record is unchanged, except in the subclass OutcomeUnknown."""
 
-    def __init__(self, detail: str = "The store does not answer just now. Nothing was changed.") -> None:
+    def __init__(self, detail: str = "The store is temporarily unavailable. Nothing was changed.") -> None:
         super().__init__(detail)
 
 
 class OutcomeUnknown(StoreError):
-    """A write was sent to the store, and its answer was lost: it was applied, or it was not."""
+    """A write was sent to the store, and its result was lost: the write may or may not have been applied."""
 
     def __init__(self) -> None:
         super().__init__(
-            "The store's answer was lost, so this request may have been done or not. "
-            "Send it again with its Idempotency-Key; without one, look at the cart first.",
+            "The store's response was lost, so this request may or may not have been applied. "
+            "Retry it with its Idempotency-Key; without a key, read the cart first.",
         )
 
 
 class StoreFull(StoreError):
-    """There is no room for a larger record. Reading, shrinking and removing still work."""
+    """There is no room for a larger record. Carts can still be read, reduced and deleted."""
 
     def __init__(self) -> None:
-        super().__init__("The store is full: carts can be read, made smaller and removed, but not grow.")
+        super().__init__("The store is full. Carts can be read, reduced and deleted, but they cannot grow.")
 
 
 class RecordUnreadable(CartsvcError):
-    """What is stored under a cart's key is no record of a format that this version reads."""
+    """The value stored under a cart's key is not a record in a format that this version reads."""
 
     def __init__(self) -> None:
-        super().__init__("What is stored for this cart cannot be read by this version.")
+        super().__init__("The stored record of this cart cannot be read by this version.")
 
 
 def driver_words(error: StoreError | RecordUnreadable) -> str:
-    """Return what the store's driver says of the cause of this error, as one line; "" when there is no cause.
+    """Return the driver's message for the cause of this error, as one line; "" if there is no cause.
 
-    The line is for logs and for the command line. It begins with the server's code where there is one, such as NOPERM.
-    The arguments of a command are cut off, because a server repeats them for a command that it does not know, and a
-    user id or a password may be among them.
+    The line is for logs and for the command line. It begins with the server's code if there is one, such as NOPERM.
+    The arguments of a command are removed, because a server repeats them for an unknown command, and a user id or a
+    password may be among them.
     """
     cause = error.__cause__
     if cause is None:
         return ""
     words, code = str(cause), error_code(cause)
-    if code and not words.startswith(code):  # redis-py cuts off the codes that have a class of their own
+    if code and not words.startswith(code):  # redis-py removes the codes that have their own class
         words = f"{code} {words}"
     words = _UNPRINTABLE.sub(" ", _ARGUMENTS.sub("", words)).strip()
-    return (words or type(cause).__name__)[:_WORDS]
+    return (words or type(cause).__name__)[:_MAX_WORDS_LENGTH]
 
 
 def error_code(cause: BaseException) -> str:
-    """Return the code with which a server begins its error, such as READONLY; "" when the error has none."""
-    stated = getattr(cause, "status_code", None)
+    """Return the code at the start of a server's error, such as READONLY; "" if the error has none."""
+    code = getattr(cause, "status_code", None)
     found = re.match(r"[A-Z]{3,32}(?= )", str(cause))
-    return stated if isinstance(stated, str) else found[0] if found else ""
+    return code if isinstance(code, str) else found[0] if found else ""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 
 import pytest
-from environs import Env
 from hypothesis import settings
 
-from cartsvc.settings import Settings
+from cartsvc.settings import EnvReader, Settings
 
 # No deadlines, because they would fail on a busy machine.
 settings.register_profile("fast", max_examples=60, stateful_step_count=30, deadline=None)
@@ -30,14 +29,8 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def known_settings(monkeypatch: pytest.MonkeyPatch, nothing_set: None) -> list[str]:  # noqa: ARG001 - it clears away
-    """The names of the settings that the code asks the environment for, sorted."""
-    made: list[Env] = []
-
-    def remembered(*, eager: bool) -> Env:
-        made.append(Env(eager=eager))
-        return made[-1]
-
-    monkeypatch.setattr("cartsvc.settings.Env", remembered)
-    Settings.from_env()
-    return sorted(made[0].dump())
+def known_settings() -> list[str]:
+    """The names of all settings, sorted."""
+    reader = EnvReader({})
+    Settings.read(reader)
+    return sorted(reader.names)

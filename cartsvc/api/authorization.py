@@ -1,67 +1,51 @@
-"""Asks who is there before a view runs, and shows in the OpenAPI document that this is asked."""
+"""Identifies the caller and checks access to the cart before a view runs."""
 
 from __future__ import annotations
 
 import re
 from ipaddress import IPv6Address, IPv6Network, ip_address
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from flask import current_app, g
 
-from cartsvc.api.headers import current_request
-from cartsvc.api.problems import add_responses, operations_on_carts
+from cartsvc.api.flask_app import current_request
 from cartsvc.auth.tokens import Auth, Caller, parse_bearer
 from cartsvc.errors import CartsvcError, Forbidden
 
 if TYPE_CHECKING:
     from flask import Flask
 
-_WITH_PORT = re.compile(r"\[([^]]*)\](?::\d+)?|([\d.]+):\d+")  # as some proxies write it
-_SECURITY_SCHEME = {
-    "type": "http",
-    "scheme": "bearer",
-    "bearerFormat": "JWT",
-    "description": "A token of the shop's for this user, or that of a guest, which POST /cart gives.",
-}
+_WITH_PORT = re.compile(r"\[([^]]*)\](?::\d+)?|([\d.]+):\d+")  # the format of some proxies
 
 
 def init_app(app: Flask, auth: Auth | None) -> None:
-    """Let ``auth`` decide on every request for a cart, before anything else is looked at; None asks nobody."""
+    """Check every request for a cart with ``auth`` before anything else; with None, all are allowed."""
     app.extensions["cartsvc.auth"] = auth
     if auth is not None:
         app.before_request_funcs["carts"].insert(0, _require_access)
 
 
 def check_source(user_id: str, token: str | None) -> None:
-    """Return when the caller, or who gave this token, may give this cart away in a merge. Raises Forbidden."""
+    """Raise Forbidden unless the caller, or the owner of this token, may merge this cart into another."""
     auth = _auth()
     if auth is not None:
         auth.check_source(_caller(), user_id, token)
 
 
 def guest_to_renew() -> str | None:
-    """The guest who asks for a new token; None for everybody else. Raises Unauthorized."""
+    """Return the guest whose token is to be renewed; None for other callers. Raises Unauthorized."""
     auth = _auth()
     return None if auth is None else auth.renewable_guest(_token())
 
 
 def guest_token(user_id: str) -> str | None:
-    """A token for this guest; None when nobody is asked for one."""
+    """Return a token for this guest, or None without authentication."""
     auth = _auth()
     return None if auth is None else auth.guest_token(user_id)
 
 
-def add_security(document: dict[str, Any]) -> None:
-    """Write into the OpenAPI document that carts need a token, and what comes of a wrong one."""
-    document["components"]["securitySchemes"] = {"token": _SECURITY_SCHEME}
-    for path, operation in operations_on_carts(document):
-        optional = path == "/cart"  # a new guest has none
-        operation["security"] = [{}, {"token": []}] if optional else [{"token": []}]
-        add_responses(operation, 400, 401, *(() if optional else (403,)))
-
-
 def rate_limit_key() -> str:
-    """Whom a request is counted for: the subject of a good token, else the address that it comes from."""
+    """Return the caller that a request counts for: the subject of a valid token, otherwise its address."""
     try:
         return f"user {_caller().user_id}" if _auth() is not None else _address()
     except CartsvcError:
@@ -76,14 +60,14 @@ def _require_access() -> None:
 
 
 def _caller() -> Caller:
-    """Who is asking; found out once for each request. Raises Unauthorized, KeysUnavailable."""
+    """Return the caller, identified once per request. Raises Unauthorized and KeysUnavailable."""
     if "caller" not in g:
         g.caller = cast("Auth", _auth()).identify(_token())
     return cast("Caller", g.caller)
 
 
 def _address() -> str:
-    """All that one subscriber has: a network of IPv6 has more addresses than could be counted."""
+    """Return the client's IPv4 address or its IPv6 /64, because one subscriber has all the addresses of a /64."""
     text = current_request().remote_addr or ""
     with_port = _WITH_PORT.fullmatch(text)
     try:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, cast
 from flask import Response, current_app
 
 from cartsvc.api.authorization import check_source, guest_to_renew, guest_token
-from cartsvc.api.blueprint import ETAG, Blueprint, documents
-from cartsvc.api.headers import current_request, write_conditions
+from cartsvc.api.flask_app import current_request
+from cartsvc.api.headers import write_conditions
+from cartsvc.api.openapi import ETAG, ITEM_ID, LOCATION, USER_ID, Blueprint, documents
 from cartsvc.api.responses import cart_response, guest_response, item_response, write_response
 from cartsvc.api.schemas import (
     CART_EXAMPLE,
@@ -26,30 +27,12 @@ from cartsvc.api.schemas import (
     Merge,
 )
 from cartsvc.carts.cart import check_user_id
-from cartsvc.carts.strings import USER_ID
 
 if TYPE_CHECKING:
     from cartsvc.carts.cart import ItemChange, NewItem
     from cartsvc.carts.service import CartService
 
-_USER_ID = {
-    "in": "path",
-    "name": "user_id",
-    "required": True,
-    "description": "Whose cart it is. It stands in logs: opaque ids, not e-mail addresses, are best.",
-    "schema": {"type": "string", **USER_ID.json_schema()},
-    "example": "alice",
-}
-_ITEM_ID = {
-    "in": "path",
-    "name": "item_id",
-    "required": True,
-    "description": "An item_id as the cart shows it.",
-    "schema": {"type": "string"},
-    "example": "sku-1",
-}
 _GUEST_EXAMPLE = {"user_id": "guest-3xKq2v0PzT9cW1bYd7Rf4A", "token": None}
-_LOCATION = {"Location": {"schema": {"type": "string"}, "description": "The guest's cart, relative to this URL."}}
 
 blueprint = Blueprint(
     "carts", __name__, url_prefix="/cart", description="Carts and their items.", always=(422, 500, 503)
@@ -67,39 +50,39 @@ def _check_user_id() -> None:
         check_user_id(request.view_args["user_id"])
 
 
-@blueprint.route("/<user_id>", methods=["GET"], parameters=[_USER_ID])
+@blueprint.route("/<user_id>", methods=["GET"], parameters=[USER_ID])
 @documents(conditional=True)
 @blueprint.response(200, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
 def get_cart(user_id: str) -> Response:
     """Get a cart
 
-    A cart that is not there reads as one without items: version 0, null times, and no ETag. Reading creates nothing.
+    An absent cart is returned as an empty cart with version 0, null times and no ETag. Reading does not create it.
     """
     return cart_response(user_id, _service().get(user_id))
 
 
-@blueprint.route("/<user_id>", methods=["POST"], parameters=[_USER_ID])
+@blueprint.route("/<user_id>", methods=["POST"], parameters=[USER_ID])
 @documents(keyed=True)
 @blueprint.arguments(ITEM_INPUT_SCHEMA, example=ITEM_INPUT_EXAMPLE)
 @blueprint.response(200, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
 def add_item(new_item: NewItem, user_id: str) -> Response:
     """Add an item
 
-    The same product with the same options is the same item: its quantities add up, and the last price stated wins.
-    The cart is made when it is not there.
+    The same product with the same options is the same item: quantities are added, and the latest price applies.
+    If there is no cart, it is created.
     """
     return write_response(user_id, _service().add(user_id, [new_item], conditions=write_conditions(new_item)))
 
 
-@blueprint.route("/<user_id>", methods=["PUT"], parameters=[_USER_ID])
+@blueprint.route("/<user_id>", methods=["PUT"], parameters=[USER_ID])
 @documents(keyed=True)
 @blueprint.arguments(CART_INPUT_SCHEMA, example={"items": [ITEM_INPUT_EXAMPLE]})
 @blueprint.response(200, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
-@blueprint.response(201, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart was not there before.")
+@blueprint.response(201, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart was created.")
 def replace_cart(contents: CartContents, user_id: str) -> Response:
     """Replace a cart
 
-    The cart holds exactly these items afterwards, in this order. What a GET returned can be edited and sent back.
+    Afterwards the cart contains exactly these items, in this order. The response to a GET can be edited and sent back.
     """
     new_items, currency = contents
     return write_response(
@@ -107,85 +90,91 @@ def replace_cart(contents: CartContents, user_id: str) -> Response:
     )
 
 
-@blueprint.route("/<user_id>", methods=["DELETE"], parameters=[_USER_ID])
+@blueprint.route("/<user_id>", methods=["DELETE"], parameters=[USER_ID])
 @documents(404, keyed=True)
-@blueprint.response(204, description="The cart is gone.")
+@blueprint.response(204, description="The cart was deleted.")
 def delete_cart(user_id: str) -> Response:
-    """Remove a cart
+    """Delete a cart
 
-    404 when there is none; on a retry that means: it is done.
+    Returns 404 if there is no cart. For a retry, this means that the cart was already deleted.
     """
     return write_response(user_id, _service().remove(user_id, conditions=write_conditions()))
 
 
-@blueprint.route("/<user_id>/items", methods=["POST"], parameters=[_USER_ID])
+@blueprint.route("/<user_id>/items", methods=["POST"], parameters=[USER_ID])
 @documents(keyed=True)
 @blueprint.arguments(ITEMS_INPUT_SCHEMA, example={"items": [ITEM_INPUT_EXAMPLE]})
 @blueprint.response(200, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
 def add_items(new_items: list[NewItem], user_id: str) -> Response:
     """Add several items
 
-    All of them are added, or none.
+    Either all of them are added, or none.
     """
     return write_response(user_id, _service().add(user_id, new_items, conditions=write_conditions(new_items)))
 
 
-@blueprint.route("/<user_id>/items/<item_id>", methods=["GET"], parameters=[_USER_ID, _ITEM_ID])
+@blueprint.route("/<user_id>/items/<item_id>", methods=["GET"], parameters=[USER_ID, ITEM_ID])
 @documents(404, conditional=True)
 @blueprint.response(200, ITEM_SCHEMA, example=ITEM_EXAMPLE, headers=ETAG, description="The item.")
 def get_item(user_id: str, item_id: str) -> Response:
-    """Get one item of a cart
+    """Get an item
 
-    Its ETag is the cart's.
+    The ETag is that of the whole cart.
     """
     return item_response(*_service().get_item(user_id, item_id))
 
 
-@blueprint.route("/<user_id>/items/<item_id>", methods=["PATCH"], parameters=[_USER_ID, _ITEM_ID])
+@blueprint.route("/<user_id>/items/<item_id>", methods=["PATCH"], parameters=[USER_ID, ITEM_ID])
 @documents(404, keyed=True)
 @blueprint.arguments(ITEM_UPDATE_SCHEMA, example={"quantity": 3})
 @blueprint.response(200, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
 def update_item(change: ItemChange, user_id: str, item_id: str) -> Response:
     """Set an item's quantity or price
 
-    A quantity of 0 removes the item. A price comes with its currency.
+    A quantity of 0 removes the item. A price requires its currency.
     """
     return write_response(user_id, _service().set_item(user_id, item_id, change, conditions=write_conditions(change)))
 
 
-@blueprint.route("/<user_id>/items/<item_id>", methods=["DELETE"], parameters=[_USER_ID, _ITEM_ID])
+@blueprint.route("/<user_id>/items/<item_id>", methods=["DELETE"], parameters=[USER_ID, ITEM_ID])
 @documents(404, keyed=True)
 @blueprint.response(200, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
 def delete_item(user_id: str, item_id: str) -> Response:
-    """Take an item out of a cart
+    """Remove an item
 
-    A cart whose last item was taken out is an empty cart, not an absent one.
+    Removing the last item leaves an empty cart, which still exists.
     """
     return write_response(user_id, _service().remove_item(user_id, item_id, conditions=write_conditions()))
 
 
 @blueprint.route("", methods=["POST"])
 @documents()
-@blueprint.response(201, GUEST_SCHEMA, example=_GUEST_EXAMPLE, headers=_LOCATION, description="The guest's id.")
+@blueprint.response(
+    201,
+    GUEST_SCHEMA,
+    example=_GUEST_EXAMPLE,
+    headers=LOCATION,
+    description="The guest.",
+)
 def create_guest() -> Response:
-    """Make a guest
+    """Create a guest
 
-    An id for a shopper without an account. The cart is made by the first add, not here. With a guest's token it is the
-    same guest again, and a fresh token.
+    Returns an id for a shopper without an account. The cart is created when the first item is added. A request with a
+    guest's token returns the same guest and a new token.
     """
     user_id = guest_to_renew() or _service().new_guest()
     return guest_response(user_id, guest_token(user_id))
 
 
-@blueprint.route("/<user_id>/merge", methods=["POST"], parameters=[_USER_ID])
+@blueprint.route("/<user_id>/merge", methods=["POST"], parameters=[USER_ID])
 @documents(429, keyed=True)
 @blueprint.arguments(MERGE_INPUT_SCHEMA, example={"from_user_id": _GUEST_EXAMPLE["user_id"]})
 @blueprint.response(200, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
 def merge_cart(merge: Merge, user_id: str) -> Response:
     """Merge another cart into this one
 
-    At sign-in: the guest's items move into the user's cart, and the guest's cart is gone. All of it happens, or
-    nothing. A cart that is not there brings nothing. Where tokens are asked for, `from_token` is the guest's.
+    At sign-in, the guest's items move into the user's cart, and the guest's cart is deleted. Both happen, or neither.
+    Merging an absent cart changes nothing. With authentication, `from_token` must be the guest's token.
     """
     source, strategy, token = merge
     check_source(source, token)

@@ -1,40 +1,31 @@
-"""Reading the headers that put terms on a request: Idempotency-Key, If-Match, If-None-Match."""
+"""Reads the conditional headers: Idempotency-Key, If-Match, If-None-Match."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import msgspec
-from flask import request
 from werkzeug.exceptions import BadRequest
 
+from cartsvc.api.flask_app import current_request
 from cartsvc.carts.conditions import ANY_TAG, WriteConditions
 from cartsvc.carts.record import DIGEST_BYTES
 
-if TYPE_CHECKING:
-    from flask import Request
-
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
-# RFC 9110, 8.8.3: an opaque tag in quotes, perhaps weak; section 5.6.1: a list may have empty members.
+# RFC 9110, 8.8.3: an opaque tag in quotes, which may be weak. Section 5.6.1: a list may have empty members.
 _TAG = r'(?:W/)?"([\x21\x23-\x7e\x80-\xff]*)"'
-# Possessive (*+): white space that could be split in many ways must not be tried in all of them.
-# What compressing proxies add to a tag, so that it names the compressed representation.
+# Compressing proxies add these to a tag, so that it identifies the compressed representation.
 _SUFFIXES = ("-gzip", "--gzip", ";gzip", "-br", "-zstd")
+# Possessive (*+), because white space that can be split in many ways would take exponential time.
 _TAGS = re.compile(rf"[ \t,]*+{_TAG}(?:[ \t]*+,[ \t]*+(?:{_TAG})?)*+[ \t]*+")
 
 
-def current_request() -> Request:
-    """The request itself: each look through Flask's proxy for it costs half a microsecond."""
-    itself: Request = cast("Any", request)._get_current_object()  # noqa: SLF001 - werkzeug documents it for this
-    return itself
-
-
 def write_conditions(body: Any = None) -> WriteConditions:  # noqa: ANN401 - whatever the schema made of the body
-    """The terms of this request. Raises BadRequest for a malformed header.
+    """Return the conditions of this write. Raises BadRequest for a malformed header.
 
-    ``body`` is what the schema read: a repetition may be written otherwise as long as it says the same.
+    ``body`` is what the schema read, so a retry may format the same JSON differently.
     """
     request = current_request()
     key = request.headers.get("Idempotency-Key")
@@ -42,16 +33,16 @@ def write_conditions(body: Any = None) -> WriteConditions:  # noqa: ANN401 - wha
     if key is None:
         return WriteConditions(if_match=if_match, if_none_match=if_none_match)
     if not _KEY.fullmatch(key):
-        raise BadRequest("An Idempotency-Key has 1 to 255 visible ASCII characters.")
+        raise BadRequest("The Idempotency-Key must be 1 to 255 visible ASCII characters.")
     fingerprint = msgspec.json.encode([request.method, request.path, body], order="deterministic")
     return WriteConditions(_digest(key.encode()), _digest(fingerprint), if_match, if_none_match)
 
 
 def entity_tags(header: str) -> frozenset[str] | None:
-    """The entity tags of this header without their quotes, ANY for ``*``; None when it is not there.
+    """Return the entity tags of this header without quotes, ANY_TAG for ``*``, or None if the header is absent.
 
-    Raises BadRequest when it is malformed. A weak tag counts as the strong one, and a tag with the suffix of a content
-    coding also as the tag without it, because proxies that compress change our tags so.
+    Raises BadRequest if it is malformed. A weak tag counts as the strong one, and a tag with the suffix of a content
+    coding also counts as the tag without it, because compressing proxies change tags in these ways.
     """
     text = current_request().headers.get(header)
     if text is None:
@@ -59,10 +50,10 @@ def entity_tags(header: str) -> frozenset[str] | None:
     if text.strip(" \t") == "*":
         return ANY_TAG
     if not _TAGS.fullmatch(text):
-        raise BadRequest(f'{header} must be * or a list of entity tags such as "abc", in their quotes.')
+        raise BadRequest(f'{header} must be * or a list of quoted entity tags such as "abc".')
     found = re.findall(_TAG, text)
-    # The whole tag counts too, because one of our tags in 260,000 ends in "-br" by chance. And each suffix is tried,
-    # because one in 64 ends in "-", and "-gzip" after it looks like "--gzip".
+    # The whole tag counts too, because one tag in 260,000 ends in "-br" by chance. All suffixes are tried, because one
+    # tag in 64 ends in "-", and "-gzip" after it looks like "--gzip".
     return frozenset([*found, *[tag.removesuffix(suffix) for tag in found for suffix in _SUFFIXES]])
 
 

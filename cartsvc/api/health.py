@@ -1,4 +1,4 @@
-"""The routes that tell whether the service lives, and whether it can serve."""
+"""The routes of the health checks: liveness and readiness."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from flask import current_app
 
-from cartsvc.api.blueprint import Blueprint, documents
+from cartsvc.api.openapi import Blueprint, documents
 from cartsvc.api.schemas import HEALTH_SCHEMA, READINESS
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ blueprint = Blueprint("health", __name__, description="For load balancers and or
 @documents()
 @blueprint.response(200, HEALTH_SCHEMA, example=_OK, description="The process is alive.")
 def get_health() -> dict[str, str]:
-    """Does the process answer?
+    """Check that the process is alive
 
-    Asks nothing else: a store that is away is no reason to restart this process.
+    Does not query the store, because an unavailable store is no reason to restart this process.
     """
     return _OK
 
@@ -33,9 +33,9 @@ def get_health() -> dict[str, str]:
 @documents(503)
 @blueprint.response(200, READINESS, example=_READY, description="The service can serve requests.")
 def get_readiness() -> dict[str, str]:
-    """Can it serve carts?
+    """Check that the service can serve carts
 
-    Sends the store a write that changes nothing; 503 while the store is unavailable. A full store is ready, because its
-    carts can be read, made smaller and removed: then `writes` is `full`.
+    Sends the store a write that changes nothing, and returns 503 while the store is unavailable. A full store is ready,
+    because carts can still be read, reduced and deleted; `writes` is then `full`.
     """
     return {**_OK, "writes": cast("CartService", current_app.extensions["cartsvc"]).check_ready()}

@@ -1,4 +1,4 @@
-"""Turns errors into problem details (RFC 9457): the one table from error to status."""
+"""Turns errors into problem details (RFC 9457), with the one table from error to status."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from flask import Response, request
 
 from cartsvc import errors
 from cartsvc.api.responses import cart_view, etag_headers
-from cartsvc.api.schemas import CART_EXAMPLE, ProblemSchema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
-    from apispec import APISpec
     from werkzeug.exceptions import HTTPException
 
 MEDIA_TYPE = "application/problem+json"
-_MAX_FAULTS = 20  # in one answer, which must not be a multiple of the request
-_PASSED_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")  # headers of an error that are part of what it says
+_MAX_FAULTS = 20  # in one response, so it is not many times larger than the request
+_PASSED_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")  # headers of the framework's errors that are kept
 
 
 class Problem(NamedTuple):
@@ -31,7 +29,7 @@ class Problem(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
 
 
-# What the service raises ...
+# Errors of the service, by class.
 PROBLEM_BY_ERROR: dict[type[errors.CartsvcError], Problem] = {
     errors.Unauthorized: Problem(401, "unauthorized", "Authentication required"),
     errors.Forbidden: Problem(403, "forbidden", "Access to this cart denied"),
@@ -40,11 +38,11 @@ PROBLEM_BY_ERROR: dict[type[errors.CartsvcError], Problem] = {
     ),
     errors.CartNotFound: Problem(404, "cart-not-found", "No such cart"),
     errors.ItemNotFound: Problem(404, "item-not-found", "No such item"),
-    errors.LimitExceeded: Problem(409, "limit-exceeded", "A limit of the cart would be exceeded"),
-    errors.CurrencyMismatch: Problem(409, "currency-mismatch", "Another currency than the cart's"),
+    errors.LimitExceeded: Problem(409, "limit-exceeded", "A cart limit would be exceeded"),
+    errors.CurrencyMismatch: Problem(409, "currency-mismatch", "Currency differs from the cart's"),
     errors.CartSealed: Problem(409, "cart-sealed", "The cart is being merged", (("Retry-After", "5"),)),
     errors.MergeAborted: Problem(409, "merge-aborted", "The merge was aborted"),
-    errors.PreconditionFailed: Problem(412, "precondition-failed", "The cart is in another state"),
+    errors.PreconditionFailed: Problem(412, "precondition-failed", "Precondition failed"),
     errors.IdempotencyKeyReused: Problem(
         422, "idempotency-key-reused", "Idempotency-Key already used for a different request"
     ),
@@ -55,36 +53,28 @@ PROBLEM_BY_ERROR: dict[type[errors.CartsvcError], Problem] = {
     errors.OutcomeUnknown: Problem(503, "outcome-unknown", "Outcome unknown", (("Retry-After", "1"),)),
     errors.StoreFull: Problem(507, "store-full", "The store is full"),
 }
-# ... and what the framework does, by status.
+# Errors of the framework, by status.
 PROBLEM_BY_STATUS: dict[int, Problem] = {
     400: Problem(400, "bad-request", "The request is malformed"),
     404: Problem(404, "not-found", "Not found"),
-    405: Problem(405, "method-not-allowed", "The method is not allowed here"),
-    408: Problem(408, "request-timeout", "The body did not come in time"),
+    405: Problem(405, "method-not-allowed", "Method not allowed"),
+    408: Problem(408, "request-timeout", "The body arrived too slowly"),
     413: Problem(413, "content-too-large", "The body is too large"),
-    415: Problem(415, "unsupported-media-type", "The body has the wrong media type"),
+    415: Problem(415, "unsupported-media-type", "Unsupported media type"),
     429: Problem(429, "too-many-requests", "Too many requests", (("Retry-After", "1"),)),
     500: Problem(500, "internal-error", "Internal server error"),
 }
-_WITH_CART = 412
-# headers that each one makes
-_EXTRA_HEADERS = {401: {"WWW-Authenticate"}, 403: {"WWW-Authenticate"}, _WITH_CART: {"ETag"}}
-_HEADERS: dict[str, dict[str, Any]] = {
-    "ETag": {"schema": {"type": "string"}, "description": "Of the cart in this answer; none when it is absent."},
-    "WWW-Authenticate": {"schema": {"type": "string"}, "description": "Bearer, and what is wrong with the token."},
-    "Retry-After": {"schema": {"type": "string", "pattern": "^[0-9]+$"}, "description": "Seconds until it may work."},
-}
 _DETAILS = {
-    404: "No route of this service has this path; /openapi.json lists them.",
+    404: "This path does not exist. /openapi.json lists all paths.",
     405: "The Allow header lists the methods of this path.",
-    408: "The body came too slowly, or not at all; nothing was done.",
-    413: "The body is larger than this service takes.",
-    500: "What happened is in the service's log.",
+    408: "The body arrived too slowly or not at all. Nothing was changed.",
+    413: "The body is larger than this service accepts.",
+    500: "The service's log contains the cause.",
 }
 
 
 def from_error(error: errors.CartsvcError) -> Response:
-    """The answer to an error of ours."""
+    """Return the response to an error of this service."""
     problem = next(PROBLEM_BY_ERROR[each] for each in type(error).__mro__ if each in PROBLEM_BY_ERROR)
     if isinstance(error, errors.PreconditionFailed):
         return _with_cart(problem, error)
@@ -97,8 +87,8 @@ def from_error(error: errors.CartsvcError) -> Response:
 
 
 def from_http_exception(error: HTTPException) -> Response:
-    """The answer to an error of the framework's; its Allow and Retry-After stay."""
-    if isinstance(error.response, Response):  # ready-made, by who raised it
+    """Return the response to an error of the framework, with its Allow and Retry-After headers."""
+    if isinstance(error.response, Response):  # already made by the code that raised it
         return error.response
     status = error.code or 500
     problem = PROBLEM_BY_STATUS.get(status) or Problem(status, error.name.lower().replace(" ", "-"), error.name)
@@ -107,7 +97,7 @@ def from_http_exception(error: HTTPException) -> Response:
 
 
 def _with_challenge(problem: Problem, error: errors.Unauthorized | errors.Forbidden) -> Response:
-    """The problem, and what RFC 6750 (section 3) wants to be said of the token; 400 when the header is malformed."""
+    """Return the problem with the challenge of RFC 6750 (section 3); 400 for a malformed header."""
     code = error.error
     if code == "invalid_request":
         problem = PROBLEM_BY_STATUS[400]
@@ -116,7 +106,7 @@ def _with_challenge(problem: Problem, error: errors.Unauthorized | errors.Forbid
 
 
 def _with_cart(problem: Problem, error: errors.PreconditionFailed) -> Response:
-    """The problem, and the current cart with its ETag, so that the client can rebase without another call."""
+    """Return the problem with the current cart and its ETag, so the client can rebase without another request."""
     user_id = (request.view_args or {})["user_id"]
     headers = etag_headers(error.cart).items()
     return problem_response(problem, str(error), headers=headers, more={"cart": cart_view(user_id, error.cart)})
@@ -130,7 +120,7 @@ def problem_response(
     headers: Iterable[tuple[str, str]] = (),
     more: Mapping[str, object] | None = None,
 ) -> Response:
-    """A problem as a response; ``more`` are its extension members (RFC 9457, 3.2)."""
+    """Return a problem as a response; ``more`` contains its extension members (RFC 9457, 3.2)."""
     body: dict[str, Any] = {
         "type": f"urn:cartsvc:problem:{problem.slug}",
         "title": problem.title,
@@ -141,52 +131,3 @@ def problem_response(
         body["errors"] = listed
     body |= more or {}
     return Response(msgspec.json.encode(body), problem.status, [*problem.headers, *headers], mimetype=MEDIA_TYPE)
-
-
-def add_problems(spec: APISpec) -> None:
-    """Put one response a status into the OpenAPI document, with an example of each kind of problem it stands for."""
-    for status, problems in sorted(_by_status().items()):
-        examples = {problem.slug: {"value": _example(problem)} for problem in problems}
-        content = {MEDIA_TYPE: {"schema": ProblemSchema, "examples": examples}}
-        titles = [problem.title for problem in problems]
-        description = ", or ".join([titles[0], *(title[0].lower() + title[1:] for title in titles[1:])]) + "."
-        response: dict[str, Any] = {"description": description, "content": content}
-        headers = {name for problem in problems for name, _ in problem.headers} | _EXTRA_HEADERS.get(status, set())
-        if headers:
-            response["headers"] = {name: _HEADERS[name] for name in sorted(headers)}
-        spec.components.response(component_name(status), response)
-
-
-def operations_on_carts(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The path and the description of each operation of the OpenAPI document that is for carts."""
-    for path, operations in document["paths"].items():
-        for operation in operations.values() if path.startswith("/cart") else ():
-            if "responses" in operation:  # or it is the list of parameters that they share
-                yield path, operation
-
-
-def add_responses(operation: dict[str, Any], *statuses: int) -> None:
-    """Let the description of an operation name the problems of these statuses too."""
-    added = {str(status): {"$ref": f"#/components/responses/{component_name(status)}"} for status in statuses}
-    operation["responses"] = dict(sorted((operation["responses"] | added).items()))
-
-
-def component_name(status: int) -> str:
-    """The name of this status's response among the components of the OpenAPI document."""
-    return f"Problem{status}"
-
-
-def _by_status() -> dict[int, list[Problem]]:
-    found: dict[int, list[Problem]] = {}
-    for problem in (*PROBLEM_BY_ERROR.values(), *PROBLEM_BY_STATUS.values()):
-        found.setdefault(problem.status, []).append(problem)
-    return found
-
-
-def _example(problem: Problem) -> dict[str, Any]:
-    faults = [errors.Fault("/quantity", "A quantity is 1 to 999.")] if problem.slug == "invalid-request" else []
-    response = problem_response(
-        problem, "; ".join(fault.detail for fault in faults) or problem.title + ".", faults=faults
-    )
-    example: dict[str, Any] = msgspec.json.decode(response.data)
-    return example | ({"cart": CART_EXAMPLE} if problem.status == _WITH_CART else {})

@@ -1,4 +1,4 @@
-"""The shapes of requests and answers: what marshmallow reads, and what /openapi.json promises."""
+"""The shapes of requests and responses: what marshmallow reads, and what /openapi.json publishes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from marshmallow import RAISE, Schema, ValidationError, fields, post_load
 from marshmallow.validate import Length, OneOf
 from msgspec import structs
 
-from cartsvc.carts.cart import MAX_SUBTOTAL, STRATEGIES, ItemChange, NewItem, option_rules
+from cartsvc.carts.cart import MAX_SUBTOTAL, STRATEGIES, ItemChange, NewItem
 from cartsvc.carts.strings import CURRENCY, PRODUCT_ID, STORED_PRODUCT_ID, USER_ID
 
 if TYPE_CHECKING:
-    from cartsvc.carts.cart import Limits, Strategy
+    from cartsvc.carts.cart import Strategy
 
-MAX_LINES = 100  # in one POST .../items
+MAX_LINES = 100  # items in one POST .../items
 
 _TIME = "2026-01-02T03:04:05Z"
 ITEM_EXAMPLE = {
@@ -51,7 +51,7 @@ def _string(**metadata: Any) -> fields.String:  # noqa: ANN401 - JSON Schema key
 
 
 def _integer(*, required: bool = True, allow_none: bool = False, **metadata: Any) -> fields.Integer:  # noqa: ANN401 - JSON Schema keywords
-    """A whole number and nothing that could be made one: not "3", not 3.0, not true."""
+    """Return a field for JSON integers, which rejects "3", 3.0 and true."""
     return fields.Integer(strict=True, required=required, allow_none=allow_none, metadata=metadata)
 
 
@@ -60,16 +60,16 @@ def _time(**metadata: Any) -> fields.DateTime:  # noqa: ANN401 - JSON Schema key
 
 
 def _read_only() -> fields.Raw:
-    return fields.Raw(dump_only=True, metadata={"description": "Taken and ignored."})
+    return fields.Raw(dump_only=True, metadata={"description": "Accepted and ignored."})
 
 
-# ---- answers ----
+# ---- responses ----
 
 
 class ItemSchema(_Strict):
     """One line of a cart."""
 
-    item_id = _string(description="What names the item in URLs. Opaque: do not take it apart.", examples=["sku-1"])
+    item_id = _string(description="Identifies the item in URLs. Opaque: do not parse it.", examples=["sku-1"])
     product_id = _string(**STORED_PRODUCT_ID.json_schema(), description="In Unicode NFC.")
     options = fields.Dict(
         keys=fields.String(),
@@ -78,16 +78,20 @@ class ItemSchema(_Strict):
         metadata={"description": "Names and values in Unicode NFC."},
     )
     quantity = _integer(minimum=1)
-    unit_price = _integer(allow_none=True, minimum=0, description="Minor units, as a caller stated it: for display.")
-    line_total = _integer(allow_none=True, minimum=0, description="quantity x unit_price; null without a price.")
+    unit_price = _integer(
+        allow_none=True,
+        minimum=0,
+        description="Minor units. Not verified: for display only.",
+    )
+    line_total = _integer(allow_none=True, minimum=0, description="`quantity` times `unit_price`, or null.")
     added_at = fields.DateTime(required=True)
 
 
 class CartSchema(_Strict):
-    """One user's cart. An absent one has version 0, no items and null times."""
+    """One user's cart. An absent cart has version 0, no items and null times."""
 
     user_id = _string()
-    version = _integer(minimum=0, description="Counts this cart's changes, for people to read.")
+    version = _integer(minimum=0, description="Number of changes. For preconditions, use the ETag.")
     items = fields.List(fields.Nested(ItemSchema), required=True)
     item_count = _integer(minimum=0)
     total_quantity = _integer(minimum=0)
@@ -97,11 +101,11 @@ class CartSchema(_Strict):
     )
     created_at = _time()
     updated_at = _time()
-    expires_at = _time(description="When the cart goes if nothing changes it before.")
+    expires_at = _time(description="When the cart expires. Each change extends it.")
 
 
 class FaultSchema(_Strict):
-    """One thing wrong with a request."""
+    """One fault of a request."""
 
     pointer = _string(description="A JSON Pointer (RFC 6901) into the request body.", examples=["/quantity"])
     detail = _string()
@@ -115,20 +119,20 @@ class ProblemSchema(_Strict):
     status = _integer(minimum=400, maximum=599)
     detail = _string()
     errors = fields.List(fields.Nested(FaultSchema))
-    cart = fields.Nested(CartSchema, metadata={"description": "With 412: the cart as it is now."})
+    cart = fields.Nested(CartSchema, metadata={"description": "The current cart, with status 412."})
 
 
 class HealthSchema(_Strict):
-    """How the service is."""
+    """The state of the process."""
 
     status = _string(enum=["ok"])
 
 
 class ReadinessSchema(HealthSchema):
-    """Whether the service can serve carts."""
+    """The state of the service and its store."""
 
     writes = _string(
-        enum=["ok", "full"], description="full: carts can be read, made smaller and removed, but not grow."
+        enum=["ok", "full"], description="`full`: carts can be read, reduced and deleted, but they cannot grow."
     )
 
 
@@ -136,7 +140,7 @@ class ReadinessSchema(HealthSchema):
 
 
 class _StringMap(fields.Dict):
-    """Names and texts. A fault stands at its name; marshmallow's Dict has one more step there."""
+    """A mapping of names to texts, whose faults have the pointer of the name; marshmallow's Dict adds a step."""
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - marshmallow's own
         super().__init__(keys=fields.String(), values=fields.String(), **kwargs)
@@ -147,12 +151,12 @@ class _StringMap(fields.Dict):
         except ValidationError as error:
             if not isinstance(error.messages, dict):
                 raise
-            told = {name: texts for name, of in error.messages.items() for texts in of.values()}
-            raise ValidationError(told) from error
+            by_name = {name: texts for name, of in error.messages.items() for texts in of.values()}
+            raise ValidationError(by_name) from error
 
 
 class _Request(_Strict):
-    """A body that may be an answer sent back: its read-only members are taken and ignored, whatever they hold."""
+    """A body that may be an edited response. Its read-only members are accepted and ignored, whatever their values."""
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - marshmallow's own
         super().__init__(**kwargs)
@@ -165,9 +169,9 @@ class _Request(_Strict):
 
 
 class PriceSchema(_Request):
-    """The members that adding and changing an item share."""
+    """The members that ItemInput and ItemUpdate share."""
 
-    unit_price = _integer(required=False, allow_none=True, minimum=0, description="Minor units. Needs its currency.")
+    unit_price = _integer(required=False, allow_none=True, minimum=0, description="Minor units. Requires `currency`.")
     currency = fields.String(
         allow_none=True, metadata={**CURRENCY.json_schema(), "description": "ISO 4217.", "examples": ["EUR"]}
     )
@@ -177,19 +181,19 @@ class PriceSchema(_Request):
 
 
 class ItemInputSchema(PriceSchema):
-    """An item to put into a cart."""
+    """An item to add to a cart."""
 
     product_id = _string(
         **PRODUCT_ID.json_schema(),
-        description="No control characters. Kept in Unicode NFC, which makes a few characters longer than they were.",
+        description="No control characters. Stored in Unicode NFC, which makes a few characters longer.",
         examples=["sku-1"],
     )
     quantity = _integer(minimum=1, examples=[2])
     options = _StringMap(
         allow_none=True,
         metadata={
-            "description": "Size, colour, ...: the same product with other options is another item. "
-            "Names and values are compared and kept in Unicode NFC; a name is there once."
+            "description": "Size, colour and so on. The same product with different options is a different item. "
+            "Names and values are compared and stored in Unicode NFC; each name is unique."
         },
     )
 
@@ -205,7 +209,7 @@ class ItemInputSchema(PriceSchema):
 
 
 class ItemUpdateSchema(PriceSchema):
-    """A new quantity, or a new price with its currency, or both; null leaves as it is."""
+    """A new quantity, or a new price with its currency, or both. A null member leaves the value unchanged."""
 
     quantity = _integer(required=False, allow_none=True, minimum=0, description="0 removes the item.", examples=[3])
 
@@ -217,7 +221,7 @@ class ItemUpdateSchema(PriceSchema):
 
 
 class ItemsInputSchema(_Strict):
-    """Items to put into a cart, all or none."""
+    """Items to add to a cart, all or none."""
 
     items = fields.List(fields.Nested(ItemInputSchema), required=True, validate=Length(1, MAX_LINES))
 
@@ -227,12 +231,12 @@ class ItemsInputSchema(_Strict):
 
 
 class CartInputSchema(_Request):
-    """Everything the cart is to hold. What a GET returned can be sent back."""
+    """The complete new contents of a cart. The response to a GET can be sent back."""
 
     items = fields.List(fields.Nested(ItemInputSchema), required=True)
     currency = fields.String(
         allow_none=True,
-        metadata={**CURRENCY.json_schema(), "description": "Stands for items that state none."},
+        metadata={**CURRENCY.json_schema(), "description": "The currency of items that specify none."},
     )
     user_id = _read_only()
     version = _read_only()
@@ -249,7 +253,7 @@ class CartInputSchema(_Request):
 
 
 class MergeInputSchema(_Strict):
-    """Which cart to merge into this one, and how to treat what both have."""
+    """The cart to merge into this cart, and the strategy for items that are in both."""
 
     from_user_id = _string(
         **USER_ID.json_schema(),
@@ -261,12 +265,12 @@ class MergeInputSchema(_Strict):
         validate=OneOf(STRATEGIES),
         metadata={
             "default": "sum",
-            "description": "Like items: `sum` adds the quantities, `max` takes the larger one, `keep` leaves the "
-            "target's as it is. `replace` drops what the target had.",
+            "description": "For items in both carts, `sum` adds the quantities, `max` takes the larger quantity, and "
+            "`keep` leaves the target's item unchanged. `replace` discards the target's items.",
         },
     )
     from_token = fields.String(
-        allow_none=True, metadata={"description": "The guest's token: it shows the right to that cart."}
+        allow_none=True, metadata={"description": "The guest's token, which proves access to that cart."}
     )
 
     @post_load
@@ -282,7 +286,7 @@ class GuestSchema(_Strict):
 
 
 class Merge(NamedTuple):
-    """What a merge's body says."""
+    """The body of a merge."""
 
     from_user_id: str
     strategy: Strategy
@@ -290,7 +294,7 @@ class Merge(NamedTuple):
 
 
 class CartContents(NamedTuple):
-    """What a PUT says."""
+    """The body of a PUT."""
 
     new_items: list[NewItem]
     currency: str | None
@@ -298,21 +302,6 @@ class CartContents(NamedTuple):
 
 def _with_pointers(new_items: list[NewItem]) -> list[NewItem]:
     return [structs.replace(new_item, pointer=f"/items/{index}") for index, new_item in enumerate(new_items)]
-
-
-def add_limits(schemas: dict[str, Any], limits: Limits) -> None:
-    """Write the limits in force into the OpenAPI schemas of the requests."""
-    for name in ("ItemInput", "ItemUpdate"):
-        members = schemas[name]["properties"]
-        members["quantity"]["maximum"] = limits.max_quantity
-        members["unit_price"]["maximum"] = limits.max_unit_price
-    names, values = option_rules(limits)
-    schemas["ItemInput"]["properties"]["options"] |= {
-        "maxProperties": limits.max_options,
-        "propertyNames": names.json_schema(),
-        "additionalProperties": {"type": "string", **values.json_schema()},
-    }
-    schemas["CartInput"]["properties"]["items"]["maxItems"] = limits.max_items
 
 
 ITEM_SCHEMA, CART_SCHEMA, GUEST_SCHEMA, HEALTH_SCHEMA, READINESS = (

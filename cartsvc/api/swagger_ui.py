@@ -1,4 +1,4 @@
-"""The pages for people: Swagger UI, its files served by ourselves under a strict Content-Security-Policy."""
+"""Swagger UI: the package's files, served by this service with a strict Content-Security-Policy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flask import Blueprint, Response, redirect, send_from_directory
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response as WerkzeugResponse
 
-# Nothing inline, nothing evaluated, no other host at all; the style sheet has its icons in data: URLs.
+# Nothing inline, no eval, no other host; the style sheet contains its icons as data: URLs.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -24,13 +24,13 @@ blueprint = Blueprint("pages", __name__)
 
 @blueprint.get("/")
 def root() -> WerkzeugResponse:
-    """Lead to Swagger UI."""
+    """Redirect to Swagger UI."""
     return redirect("swagger-ui")
 
 
 @blueprint.get("/swagger-ui")
 def swagger_ui() -> Response:
-    """The page; what it loads is below it."""
+    """Return the page. The files that it loads have paths below its own."""
     page = send_from_directory(_STATIC, "swagger-ui.html")
     page.headers["Content-Security-Policy"] = _POLICY
     page.headers["Referrer-Policy"] = "no-referrer"
@@ -39,12 +39,12 @@ def swagger_ui() -> Response:
 
 @blueprint.get("/swagger-ui/start.js")
 def start_script() -> Response:
-    """What the package's own template has inline, which the policy forbids."""
+    """Return the start script, which the package's template has inline. The policy forbids inline scripts."""
     return send_from_directory(_STATIC, "start.js")
 
 
-# Only what the page loads: the package holds pages too, and those would go out without the policy.
+# Only the files that the page loads, because the package also contains pages, which would lack the policy.
 @blueprint.get("/swagger-ui/<any('swagger-ui-bundle.js', 'swagger-ui.css', 'favicon-32x32.png'):file>")
 def swagger_ui_file(file: str) -> Response:
-    """The package's script, style sheet or icon."""
+    """Return the package's script, style sheet or icon."""
     return send_from_directory(_SWAGGER_UI, file, max_age=86_400)

@@ -1,1 +1,1 @@
-"""Who the caller is and what they may access: a token in, a Caller out. No Flask."""
+"""Identify the caller and decide which carts a caller may access: a token in, a Caller out. No Flask."""

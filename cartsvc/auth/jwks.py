@@ -1,4 +1,4 @@
-"""The issuer's key set (RFC 7517) behind a URL: fetched when it is needed, kept, and fetched anew when keys change."""
+"""The issuer's key set (RFC 7517) at a URL: fetched when it is needed, cached, and fetched again when keys change."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ from cartsvc.errors import KeysUnavailable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-_FETCH_TIMEOUT_S = 3.0  # seconds, for all of one fetch
+_FETCH_TIMEOUT_S = 3.0  # for one whole fetch, once connected
 _MAX_BYTES = 512 * 1024
 _MAX_KEYS = 100  # a token without a key id is tried with each of them
-_MAX_AGE_S = 600  # seconds after which keys are fetched again, so that one that was withdrawn goes
-_RETRY_INTERVAL_S = 30  # seconds between two fetches: unknown key ids must not make us a hammer
-_FIRST_RETRY_INTERVAL_S = 1  # seconds, as long as there are no keys at all
+_MAX_AGE_S = 600  # after it, keys are fetched again, so that a withdrawn key is dropped
+_RETRY_INTERVAL_S = 30  # between two fetches, so that tokens with unknown key ids do not flood the issuer
+_FIRST_RETRY_INTERVAL_S = 1  # while there are no keys at all
 _OK = 200
 
 _log = logging.getLogger(__name__)
 
 
 class JwksKeys:
-    """Keys by algorithm and key id, for many threads at once. Nothing is fetched before the first token comes.
+    """Keys by algorithm and key id, for many threads at once. Nothing is fetched before the first token is checked.
 
-    ``fetch`` returns the key set's JSON and raises OSError, HTTPException or ValueError; ``monotonic`` tells seconds.
-    A fetch has a thread of its own: only who has no key to try waits for it, for at most ``max_wait_s`` seconds.
+    ``fetch`` returns the key set's JSON and raises OSError, HTTPException or ValueError; ``monotonic`` returns
+    seconds. A fetch has a thread of its own, so a request waits for it only when no key fits its token, for at most
+    ``max_wait_s`` seconds.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class JwksKeys:
         self._fetch_done: threading.Event | None = None
 
     def find(self, *, algorithm: str, kid: str | None) -> Iterable[JwtKey]:
-        """The keys of this id for this algorithm; all for the algorithm without an id. Raises KeysUnavailable."""
+        """Return the keys with this id for this algorithm; without an id, all for it. Raise KeysUnavailable."""
         if algorithm not in self._algorithms:
             return ()
         found = self._find(algorithm, kid)
@@ -78,7 +79,7 @@ class JwksKeys:
         return [key for key in keys if key.algorithm == algorithm and (kid is None or key.kid == kid)]
 
     def _refresh(self) -> threading.Event | None:
-        """Start a fetch unless it is too early; what is set at its end, or at the end of the one that runs already."""
+        """Start a fetch unless it is too early. Return the event that the running fetch sets at its end."""
         with self._lock:
             now = self._monotonic()
             pause = _FIRST_RETRY_INTERVAL_S if self._keys is None else _RETRY_INTERVAL_S
@@ -92,12 +93,12 @@ class JwksKeys:
         try:
             keys = read_key_set(self._fetch(), self._algorithms)
         except (OSError, HTTPException, ValueError) as error:
-            kept = "no token can be checked" if self._keys is None else "the keys got before stay in use"
-            # Escaped and cut: an error can hold a line that the server sent.
-            _log.warning("CARTSVC_JWT_JWKS_URL gives no keys (%.200r); %s", error, kept)
+            effect = "no token can be verified" if self._keys is None else "the previous keys stay in use"
+            # Escaped and cut, because an error can contain a line that the server sent.
+            _log.warning("no keys from CARTSVC_JWT_JWKS_URL (%.200r); %s", error, effect)
         else:
             if not keys:
-                _log.warning("CARTSVC_JWT_JWKS_URL gives no key for %s", ", ".join(self._algorithms))
+                _log.warning("no key for %s from CARTSVC_JWT_JWKS_URL", ", ".join(self._algorithms))
             self._keys, self._loaded_at = keys, self._monotonic()
         finally:
             with self._lock:
@@ -106,18 +107,18 @@ class JwksKeys:
 
 
 def read_key_set(data: bytes, algorithms: Iterable[str]) -> tuple[JwtKey, ...]:
-    """The keys of a JSON Web Key Set (RFC 7517, section 5) that these algorithms can use; others are passed over.
+    """Return the keys of a JSON Web Key Set (RFC 7517, section 5) that these algorithms can use, and skip the others.
 
-    Raises ValueError when it is none. A key is one for signatures, public and of the algorithm's kind; when it names no
-    algorithm it is for each that it fits.
+    A usable key is public, for signatures and of the algorithm's kind; a key that names no algorithm is used for each
+    algorithm that it fits. Raise ValueError when the data is not a key set.
     """
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):
-        raise ValueError("the answer is not JSON") from None
+        raise ValueError("the response is not JSON") from None
     listed = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(listed, list):
-        raise ValueError("the answer is no JSON Web Key Set")  # noqa: TRY004 - the data is wrong, not the call
+        raise ValueError("the response is not a JSON Web Key Set")  # noqa: TRY004 - the data is wrong, not the call
     if len(listed) > _MAX_KEYS:
         raise ValueError(f"the key set has more than {_MAX_KEYS} keys")
     names = [each for each in algorithms if each not in HMAC_MIN_BYTES]
@@ -137,10 +138,10 @@ def _usable_keys(jwk: dict[str, Any], algorithms: Iterable[str]) -> Iterator[Jwt
 
 
 def jwks_fetcher(url: str, *, timeout: float = _FETCH_TIMEOUT_S, max_bytes: int = _MAX_BYTES) -> Callable[[], bytes]:
-    """What fetches this http or https URL: nothing but a 200 counts, and no redirect is followed.
+    """Return a function that fetches this http or https URL. It accepts only a 200 and follows no redirect.
 
-    ``timeout`` (seconds) is for all of it once the connection stands; connecting has the same again for each address.
-    The call raises OSError, HTTPException or ValueError.
+    ``timeout`` (seconds) limits the whole exchange once connected; connecting has the same time again for each address.
+    The function raises OSError, HTTPException or ValueError.
     """
     parts = urlsplit(url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -150,7 +151,7 @@ def jwks_fetcher(url: str, *, timeout: float = _FETCH_TIMEOUT_S, max_bytes: int 
         connection = _connection(parts.scheme, str(parts.hostname), parts.port, timeout=timeout)
         try:
             connection.connect()
-            # A socket's time-out is for each read alone: one that gets a byte now and then would go on for ever.
+            # The timeout of a socket applies to each read, so a server that sends single bytes could hold it forever.
             end = threading.Timer(timeout, _hang_up, (connection.sock,))
             end.daemon = True
             end.start()
@@ -163,9 +164,9 @@ def jwks_fetcher(url: str, *, timeout: float = _FETCH_TIMEOUT_S, max_bytes: int 
         finally:
             connection.close()
         if response.status != _OK:
-            raise ValueError(f"the answer has status {response.status}")
+            raise ValueError(f"the response has status {response.status}")
         if len(data) > max_bytes:
-            raise ValueError(f"the answer has more than {max_bytes} bytes")
+            raise ValueError(f"the response has more than {max_bytes} bytes")
         return data
 
     return fetch

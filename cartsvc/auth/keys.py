@@ -1,4 +1,4 @@
-"""The keys that tokens are verified and signed with; an unfit key cannot be made."""
+"""The keys that tokens are verified and signed with; an unfit key cannot be created."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ import jwt
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-
-HMAC_MIN_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}  # the least bytes of a secret (RFC 7518, section 3.2)
-
+HMAC_MIN_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}  # minimum size of a secret (RFC 7518, section 3.2)
 
 PUBLIC_KEY_ALGORITHMS = (
     "RS256",
@@ -28,15 +26,15 @@ PUBLIC_KEY_ALGORITHMS = (
     "EdDSA",
 )
 
-
 _JWS = jwt.PyJWS()
 
 
 @dataclass(frozen=True, slots=True)
 class JwtKey:
-    """One key for one algorithm, and for no other: an unfit pair cannot be made (RFC 8725, sections 3.1 and 3.5).
+    """A key for one algorithm only: an unfit pair cannot be created (RFC 8725, sections 3.1 and 3.5).
 
-    ``material`` is bytes for HMAC, else a public key of the cryptography package; it is never shown. Raises ValueError.
+    ``material`` is bytes for HMAC, else a public key of the cryptography package; it is never shown. The
+    constructor raises ValueError.
     """
 
     algorithm: str
@@ -48,7 +46,7 @@ class JwtKey:
             raise ValueError("no such algorithm")
         algorithm = _JWS.get_algorithm_by_name(self.algorithm)
         try:
-            # It would also read a PEM text, and take a private key.
+            # prepare_key also parses PEM texts and accepts private keys, so it must return the key itself.
             fits = algorithm.prepare_key(self.material) is self.material
         except (jwt.PyJWTError, TypeError, ValueError):
             fits = False
@@ -59,18 +57,18 @@ class JwtKey:
 
 
 class KeySource(Protocol):
-    """Where the issuer's keys come from."""
+    """A source of the issuer's keys."""
 
     def find(self, *, algorithm: str, kid: str | None) -> Iterable[JwtKey]:
-        """Those that a token with this header may be signed with. Raises KeysUnavailable."""
+        """Return the keys that a token with this header may be signed with. Raise KeysUnavailable."""
 
 
 class StaticKeys:
-    """The keys that the settings state; a token's ``kid`` is only a hint, and they have none."""
+    """The keys in the settings. They have no ids, so the ``kid`` of a token is ignored."""
 
     def __init__(self, keys: Sequence[JwtKey]) -> None:
         self._keys = keys
 
-    def find(self, *, algorithm: str, kid: str | None) -> Iterable[JwtKey]:  # noqa: ARG002 - Keys' signature
-        """All keys for this algorithm."""
+    def find(self, *, algorithm: str, kid: str | None) -> Iterable[JwtKey]:  # noqa: ARG002 - the signature of KeySource
+        """Return all keys for this algorithm."""
         return [key for key in self._keys if key.algorithm == algorithm]

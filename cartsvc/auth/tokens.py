@@ -1,8 +1,8 @@
-"""Who is asking, and which carts they may touch: a token and a user_id in, a verdict out; keys and clock handed in.
+"""Verify tokens, identify callers, and decide which carts a caller may access.
 
-Tokens are JSON Web Tokens (RFC 7519) that come as RFC 6750 says and are checked as RFC 8725 advises. A shop's issuer
-makes those of users and services; this service makes those of guests. The two kinds differ in type, issuer and
-audience, so that neither passes for the other, whatever the keys are.
+Tokens are JSON Web Tokens (RFC 7519), sent as in RFC 6750 and checked as RFC 8725 recommends. A shop's issuer issues
+the tokens of users and services; this service issues those of guests. The two kinds differ in type, issuer and
+audience, so neither is accepted as the other, whatever the keys are.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from cartsvc.auth.keys import JwtKey, KeySource
 
 _ALL_CARTS = "carts:all"
-_LEEWAY_S = 10  # seconds that two clocks may differ
-_MAX_TOKEN_LENGTH = 8192  # characters; a header holds fewer, but a body could hold more
-_MAX_NUMERIC_DATE = 253_402_300_799  # the end of the year 9999: later ones are milliseconds, taken for seconds
+_LEEWAY_S = 10  # by which two clocks may differ
+_MAX_TOKEN_LENGTH = 8192  # characters; headers are shorter, but a from_token in a body could be longer
+_MAX_NUMERIC_DATE = 253_402_300_799  # the end of the year 9999; a larger number is most likely in milliseconds
 
-# A logout token or a proof of possession of the same issuer is no access token (RFC 8725, section 3.11; RFC 9068).
+# Logout tokens and proofs of possession by the same issuer are not access tokens (RFC 8725, section 3.11; RFC 9068).
 _ACCESS_TOKEN_TYPES = (None, "jwt", "application/jwt", "at+jwt", "application/at+jwt")
 _GUEST_TYPE = "cartsvc-guest+jwt"
 
 _TOKEN = re.compile(r"([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")  # RFC 7515, section 7.1
 
 _JWS = jwt.PyJWS()
-# The times are compared here, with the clock that was handed in, and stricter: PyJWT takes "12" and true for times.
+# Times are checked here, with the clock that is passed in, and more strictly: PyJWT accepts "12" and true as times.
 _OPTIONS: Options = {
     "require": ["exp", "sub"],
     "verify_exp": False,
@@ -51,20 +51,20 @@ _JWT = jwt.PyJWT(_OPTIONS)
 
 
 class Caller(NamedTuple):
-    """Who is asking: a user of the shop, a guest, or a service that has the scope carts:all."""
+    """The identity of a request: a user of the shop, a guest, or a service with the scope carts:all."""
 
     user_id: str
     role: Literal["user", "guest", "service"]
 
     def may_access(self, user_id: str) -> bool:
-        """May they read and change this user's cart?"""
+        """Return whether the caller may read and change this user's cart."""
         return self.role == "service" or user_id == self.user_id
 
 
 def parse_bearer(header: str | None) -> str | None:
-    """The token in an Authorization header; None when there is none, or another scheme (RFC 6750, section 2.1).
+    """Return the token in an Authorization header; None without one or for another scheme (RFC 6750, section 2.1).
 
-    Raises Unauthorized with ``invalid_request`` when there is not exactly one word after the scheme.
+    Raise Unauthorized with ``invalid_request`` when there is not exactly one word after the scheme.
     """
     scheme, _, rest = (header or "").strip(" ").partition(" ")
     if scheme.lower() != "bearer":
@@ -76,7 +76,7 @@ def parse_bearer(header: str | None) -> str | None:
 
 
 class Auth:
-    """Decides who may touch which cart. ``guest_ttl_ms`` and ``clock`` are in milliseconds (since the epoch)."""
+    """Decides which carts a token grants access to. ``guest_ttl_ms`` and ``clock`` are in milliseconds."""
 
     def __init__(self, config: AuthConfig, *, keys: KeySource, guest_ttl_ms: int, clock: Callable[[], int]) -> None:
         self._config = config
@@ -85,17 +85,17 @@ class Auth:
         self._clock = clock
 
     def check(self, token: str | None, user_id: str) -> Caller:
-        """Who is asking, when they may touch this user's cart. Raises Unauthorized, Forbidden, KeysUnavailable."""
+        """Return the caller if it may access this user's cart. Raise Unauthorized, Forbidden, KeysUnavailable."""
         caller = self.identify(token)
         if not caller.may_access(user_id):
             raise Forbidden
         return caller
 
     def check_source(self, caller: Caller, user_id: str, token: str | None) -> None:
-        """Return when a merge by this caller may consume this cart; ``token`` is its ``from_token``.
+        """Check that a merge by this caller may consume this cart; ``token`` is its ``from_token``.
 
-        Raises Forbidden, also for a token that is no good: the request itself has told who is asking. And
-        KeysUnavailable.
+        Raise Forbidden, also for an invalid token, because a 401 would refer to the token of the request, which is
+        valid. Raise KeysUnavailable.
         """
         if caller.may_access(user_id):
             return
@@ -105,7 +105,7 @@ class Auth:
             raise Forbidden from None
 
     def identify(self, token: str | None) -> Caller:
-        """Who is asking. Raises Unauthorized, KeysUnavailable."""
+        """Return the caller that the token identifies. Raise Unauthorized, KeysUnavailable."""
         if token is None:
             raise Unauthorized("An access token is needed: Authorization: Bearer ...", error=None)
         parts = _TOKEN.fullmatch(token) if len(token) <= _MAX_TOKEN_LENGTH else None
@@ -115,15 +115,15 @@ class Auth:
         return self._guest(token) if header.type == _GUEST_TYPE else self._user(token, header)
 
     def renewable_guest(self, token: str | None) -> str | None:
-        """The guest whose token is to be renewed; None when the token is a user's, or none was sent.
+        """Return the guest whose token is to be renewed; None when the token is a user's, or none was sent.
 
-        Raises Unauthorized, KeysUnavailable.
+        Raise Unauthorized, KeysUnavailable.
         """
         caller = None if token is None else self.identify(token)
         return caller.user_id if caller is not None and caller.role == "guest" else None
 
     def guest_token(self, user_id: str) -> str:
-        """A token that opens this guest's cart and nothing else, good for as long as a cart that changes now."""
+        """Return a token for this guest's cart only, which expires when a cart that is changed now expires."""
         now = self._clock()
         claims = {
             "iss": GUEST_ISSUER,
@@ -140,13 +140,14 @@ class Auth:
             raise _invalid("Not an access token.")
         keys = self._keys.find(algorithm=header.algorithm, kid=header.kid)
         claims = self._claims(token, keys, issuer=self._config.issuer, audience=self._config.audience)
-        # RFC 7519, section 4.1.3: who is not named in an audience must refuse. PyJWT lets an empty one pass.
-        elsewhere = self._config.audience is None and "aud" in claims
-        if elsewhere or _is_for_guests(claims):
-            raise _invalid("This token was made for another service.")
+        # A service that is not listed in the audience must reject the token (RFC 7519, section 4.1.3). PyJWT accepts an
+        # empty audience.
+        has_other_audience = self._config.audience is None and "aud" in claims
+        if has_other_audience or _is_for_guests(claims):
+            raise _invalid("This token was issued for another service.")
         user_id = _subject(claims)
         if user_id.startswith(GUEST_PREFIX):
-            raise _invalid("This token's subject cannot be a user_id.")
+            raise _invalid("The sub claim is not a valid user_id.")
         return Caller(user_id, "service" if _has_all_carts_scope(claims) else "user")
 
     def _guest(self, token: str) -> Caller:
@@ -154,7 +155,7 @@ class Auth:
         claims = self._claims(token, keys, issuer=GUEST_ISSUER, audience=GUEST_AUDIENCE)
         user_id = _subject(claims)
         if not user_id.startswith(GUEST_PREFIX):
-            raise _invalid("This token's subject cannot be a guest.")
+            raise _invalid("The sub claim is not a guest.")
         return Caller(user_id, "guest")
 
     def _claims(
@@ -166,16 +167,16 @@ class Auth:
             except jwt.InvalidSignatureError:
                 continue
             except (jwt.InvalidIssuerError, jwt.InvalidAudienceError):
-                raise _invalid("This token was made for another service.") from None
+                raise _invalid("This token was issued for another service.") from None
             except jwt.MissingRequiredClaimError as error:
-                raise _invalid(f"This token lacks the claim {error.claim}.") from None
+                raise _invalid(f"The {error.claim} claim is missing.") from None
             except InvalidSubjectError:
-                raise _invalid("This token's sub must be a string, and not a number or anything else.") from None
+                raise _invalid("The sub claim must be a string.") from None
             except jwt.PyJWTError:
                 raise _invalid("This token is malformed.") from None
             _check_times(claims, now=self._clock() / 1000)
             return claims
-        raise _invalid("This token is not signed with a key and an algorithm that are trusted here.")
+        raise _invalid("This token is not signed with a trusted key and algorithm.")
 
 
 class _Header(NamedTuple):
@@ -184,20 +185,20 @@ class _Header(NamedTuple):
     type: str | None
 
 
-@lru_cache(maxsize=64)  # an issuer writes the same header until its key changes; reading it costs as much as an HMAC
+@lru_cache(maxsize=64)  # an issuer's header changes only with its key, and parsing it costs as much as an HMAC
 def _read_header(segment: str) -> _Header:
-    """What a token says of itself (RFC 7515, section 4): good for choosing among our keys, and for nothing else.
+    """Return the unverified header of a token (RFC 7515, section 4), which only selects among the configured keys.
 
-    Keys and addresses that it brings along (jwk, jku, x5c, x5u) are not looked at.
+    Keys and URLs in the header (jwk, jku, x5c, x5u) are ignored.
     """
     try:
         header = _JWS.get_unverified_header(f"{segment}..")
     except jwt.PyJWTError:
         raise _invalid("Not a valid JWT.") from None
     algorithm, type_ = header.get("alg"), header.get("typ")
-    # No extension is understood here, and b64 is none that a JWT may have (RFC 7515, section 4.1.11; RFC 7797).
+    # No extension is supported, and a JWT must not have b64 (RFC 7515, section 4.1.11; RFC 7797).
     if not isinstance(algorithm, str) or not isinstance(type_, str | None) or {"crit", "b64"} & header.keys():
-        raise _invalid("This token's header is malformed, or asks for what is not supported.")
+        raise _invalid("This token's header is malformed, or requires an unsupported extension.")
     return _Header(algorithm, header.get("kid"), None if type_ is None else type_.lower())
 
 
@@ -213,7 +214,7 @@ def _times(claims: dict[str, Any]) -> Iterator[tuple[str, float]]:
     for name in ("exp", "nbf", "iat"):
         if name in claims:
             value = claims[name]
-            # RFC 7519, section 2: a NumericDate is a number. NaN fails each comparison.
+            # A NumericDate is a number (RFC 7519, section 2). NaN fails each comparison.
             if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _MAX_NUMERIC_DATE:
                 raise _invalid(f"The {name} claim is not a NumericDate.")
             yield name, value
@@ -230,14 +231,14 @@ def _subject(claims: dict[str, Any]) -> str:
     try:
         check_user_id(user_id)
     except InvalidRequest:
-        raise _invalid("This token's subject cannot be a user_id.") from None
+        raise _invalid("The sub claim is not a valid user_id.") from None
     return user_id
 
 
 def _has_all_carts_scope(claims: dict[str, Any]) -> bool:
-    """Only ``scope`` is read (RFC 9068, RFC 8693): what opens every cart has one name, and no vendor's ``scp`` besides.
+    """Return whether ``scope`` contains carts:all (RFC 9068, RFC 8693). A vendor's ``scp`` grants nothing.
 
-    Words are parted by blanks alone (RFC 6749, section 3.3), not by all that Python takes for white space.
+    Scopes are separated by spaces only (RFC 6749, section 3.3), not by all that Python treats as white space.
     """
     scope = claims.get("scope")
     return isinstance(scope, str) and _ALL_CARTS in scope.split(" ")

@@ -1,1 +1,1 @@
-"""The domain: what a cart is, and everything one can do with it. No Flask, no driver, no clock."""
+"""The domain: carts, and every operation on them. No Flask, no driver, no clock."""

@@ -1,8 +1,8 @@
-"""What a cart is and how it may change: every rule, once. No I/O, no clock, no randomness.
+"""Define carts and the changes that they allow: every rule, once. No I/O, no clock, no randomness.
 
-A change takes a cart (or None, when there is none) and returns the next one. It returns the very same object when
-nothing changes, and raises from :mod:`cartsvc.errors` when it is refused. Times are integer milliseconds since the Unix
-epoch, money is integer minor units.
+A change takes a cart (None if it is absent) and returns the next one. It returns the same object if nothing changes,
+and raises an error of :mod:`cartsvc.errors` if it is rejected. Times are integer milliseconds since the Unix epoch;
+money is integer minor units.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ if TYPE_CHECKING:
     from cartsvc.carts.strings import StringRule
 
 MAX_SUBTOTAL = 2**53 - 1  # the largest integer that JavaScript's numbers hold exactly
-# A cart stays at this version: import takes no higher one, so what it took can be written, exported and imported again.
-# A million changes a second would take 142 years to get there.
+# A cart stays at this version. An import rejects higher ones, so an imported cart can be changed, exported and imported
+# again. A million changes a second would take 142 years to get there.
 MAX_VERSION = 2**52
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_DOT_SEGMENTS = (".", "..")  # clients and proxies take these out of a URL's path
-Strategy = Literal["sum", "max", "keep", "replace"]  # how a merge treats what both carts have
+_DOT_SEGMENTS = (".", "..")  # clients and proxies remove these from the path of a URL
+Strategy = Literal["sum", "max", "keep", "replace"]  # how a merge treats the items that both carts have
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
-_SOURCE_POINTER = "/from_user_id"  # the place in a merge's body that speaks of the other cart
+_SOURCE_POINTER = "/from_user_id"  # the member of a merge request that names the source
 _encoder = msgspec.msgpack.Encoder()
 
 
 class Item(Struct, frozen=True, array_like=True):
-    """One line of a cart, found by its ``item_id``."""
+    """An item of a cart, identified by its ``item_id``."""
 
     item_id: str
     product_id: str
@@ -58,7 +58,7 @@ class Item(Struct, frozen=True, array_like=True):
 
 
 class Cart(Struct, frozen=True, array_like=True):
-    """What one user has put aside. ``currency`` is None unless an item has a price."""
+    """The cart of one user. ``currency`` is None unless an item has a price."""
 
     etag: str
     version: int
@@ -70,22 +70,22 @@ class Cart(Struct, frozen=True, array_like=True):
 
 
 class Limits(Struct, frozen=True):
-    """How large things may get; the defaults are the contract's."""
+    """The limits of carts and items; the defaults are those of the published API."""
 
     max_quantity: int = 999  # of one item
     max_items: int = 500  # in one cart
-    max_cart_bytes: int = 65_536  # of one cart's items, as they are stored
+    max_cart_bytes: int = 65_536  # of the items of one cart, as stored
     max_options: int = 10  # of one item
     max_option_name: int = 64  # characters
     max_option_value: int = 256  # characters
     max_unit_price: int = 10**10  # minor units
 
 
-MAX_LIMITS = Limits(10**9, 10_000, 4 * 2**20, 100, 1024, 4096, 10**12)  # the most that settings allow
+MAX_LIMITS = Limits(10**9, 10_000, 4 * 2**20, 100, 1024, 4096, 10**12)  # the largest limits that settings allow
 
 
 class NewItem(Struct, frozen=True):
-    """What a request says of one item. ``pointer`` is the line's place in the body, for errors."""
+    """An item in a request. ``pointer`` is its JSON Pointer in the body, for errors."""
 
     product_id: str
     quantity: int
@@ -96,7 +96,7 @@ class NewItem(Struct, frozen=True):
 
 
 class ItemChange(Struct, frozen=True):
-    """What a request sets on an item that is there; None leaves as it is. A price comes with its currency."""
+    """The values that a request sets on an existing item; None leaves a value as it is. A price needs its currency."""
 
     quantity: int | None = None
     unit_price: int | None = None
@@ -104,7 +104,7 @@ class ItemChange(Struct, frozen=True):
 
 
 class Revision(Struct, frozen=True):
-    """What a change leaves on the cart: when it was made, the new ETag, and when the cart now expires."""
+    """The metadata of a cart's next revision: the time of the change, the new ETag, and when the cart then expires."""
 
     at: int
     etag: str
@@ -112,39 +112,39 @@ class Revision(Struct, frozen=True):
 
 
 class NewItems(Struct, frozen=True):
-    """The lines of one request: found right as far as that shows without a cart, those of one item added up.
+    """The items of one request, as far as they can be validated without a cart, with equal items added up.
 
-    ``pointers`` tells for each item_id the place in the body of the last line that speaks of it.
+    ``pointers`` maps each item_id to the JSON Pointer of the last item of the request that has it.
     """
 
     items: tuple[Item, ...]
     currency: str | None
     pointers: Mapping[str, str]
-    first_priced_pointer: str | None  # the place of the first line that states a price
+    first_priced_pointer: str | None  # of the first item that has a price
 
 
-# ---- what the request alone can break ----
+# ---- rules that need no cart ----
 
 
 def option_rules(limits: Limits, growth: int = 1) -> tuple[StringRule, StringRule]:
-    """Return what the names and the values of options may be; ``growth`` times as long as the limits say."""
+    """Return the rules of option names and option values; they may be ``growth`` times as long as ``limits`` allows."""
     return OPTION_NAME.up_to(limits.max_option_name * growth), OPTION_VALUE.up_to(limits.max_option_value * growth)
 
 
 def is_user_id(text: str) -> bool:
-    """Return whether this can be a user id."""
+    """Return whether the text is a valid user_id."""
     return USER_ID.allows(text)
 
 
 def check_user_id(user_id: str, *, pointer: str = "/user_id") -> None:
-    """Raise InvalidRequest unless this can be a user id."""
+    """Raise InvalidRequest unless this is a valid user_id."""
     if not is_user_id(user_id):
         detail = "A user_id has 1 to 255 of the characters A-Z a-z 0-9 . _ ~ @ : + | - and is neither '.' nor '..'."
         raise InvalidRequest([Fault(pointer, detail)])
 
 
 def derive_item_id(product_id: str, options: Iterable[tuple[str, str]]) -> str:
-    """The id of the item of this product with these options (sorted by name): the same for the same, always."""
+    """Return the item_id of this product with these options (sorted by name). It depends on nothing else."""
     pairs = [[name, value] for name, value in options]
     if not pairs and _PLAIN_ID.fullmatch(product_id) and product_id not in _DOT_SEGMENTS:
         return product_id
@@ -155,12 +155,12 @@ def derive_item_id(product_id: str, options: Iterable[tuple[str, str]]) -> str:
 def validate_new_items(
     new_items: Sequence[NewItem], *, limits: Limits, at: int, currency: str | None = None, as_stored: bool = False
 ) -> NewItems:
-    """Check the lines of one request and add up those of the same item.
+    """Validate the items of one request, and add up those with the same item_id.
 
-    ``currency`` stands for lines that state a price and no currency. The length of a text is limited as it was sent,
-    and the text is kept in Unicode NFC, which can be NFC_GROWTH times as long; with ``as_stored`` the texts are such
-    texts already, or those of a record from before they were normalised, and stay as they are. Raises InvalidRequest,
-    naming every fault found.
+    ``currency`` applies to items that have a price but no currency. The limits of length apply to texts as sent; texts
+    are stored in Unicode NFC, which can be NFC_GROWTH times as long. With ``as_stored`` the texts come from a record
+    and are not changed: they are in NFC, or older than the normalisation. Raises InvalidRequest, which lists every
+    fault found.
     """
     faults = [
         fault for new_item in new_items for fault in _new_item_faults(new_item, currency, limits, as_stored=as_stored)
@@ -186,7 +186,7 @@ def validate_new_items(
 
 
 def check_change(change: ItemChange, *, limits: Limits) -> None:
-    """Raise InvalidRequest, naming every fault, unless this says something and says it right."""
+    """Raise InvalidRequest, which lists every fault, unless the change is valid and sets at least one value."""
     faults = list(_price_faults(change.unit_price, change.currency, "", limits))
     if change.quantity is None and change.unit_price is None:
         faults.append(Fault("", "Nothing to change: give a quantity, or a unit_price with its currency."))
@@ -225,7 +225,7 @@ def _option_faults(new_item: NewItem, limits: Limits, growth: int) -> Iterator[F
 
 
 def _repeated_options(new_item: NewItem) -> Iterator[Fault]:
-    """Two names of one object can be different texts and become the same by normalisation."""
+    """Yield a fault for each name that equals another one in Unicode NFC, although the two differ as sent."""
     seen: set[str] = set()
     for name in new_item.options:
         normal = normalise(name)
@@ -257,9 +257,9 @@ def _currency_faults(currency: str, pointer: str) -> Iterator[Fault]:
 
 
 def add(cart: Cart | None, additions: NewItems, *, limits: Limits, revision: Revision) -> Cart:
-    """The cart with these additions: quantities of like items add up, the last stated price wins.
+    """Return the cart with these items added: quantities of equal items add up, and the last price wins.
 
-    Raises LimitExceeded or CurrencyMismatch when the cart as it is forbids it.
+    Raises LimitExceeded or CurrencyMismatch if the cart does not allow them.
     """
     if cart is None:
         return _next_cart(None, additions.items, additions.currency, revision)
@@ -272,14 +272,14 @@ def add(cart: Cart | None, additions: NewItems, *, limits: Limits, revision: Rev
 
 
 def replace(cart: Cart | None, additions: NewItems, *, revision: Revision) -> Cart:
-    """A cart of exactly these items, in this order; an item that was there keeps its ``added_at``."""
+    """Return a cart of exactly these items, in this order. An item that the cart already had keeps its ``added_at``."""
     added_at = {item.item_id: item.added_at for item in cart.items} if cart else {}
     items = [msgspec.structs.replace(i, added_at=added_at.get(i.item_id, i.added_at)) for i in additions.items]
     return _next_cart(cart, tuple(items), additions.currency, revision)
 
 
 def set_item(cart: Cart, item_id: str, change: ItemChange, *, limits: Limits, revision: Revision) -> Cart:
-    """The cart with the quantity or price (or both) of the item ``item_id`` set; a quantity of 0 removes the item.
+    """Return the cart with the quantity or price (or both) of this item set; a quantity of 0 removes the item.
 
     Raises ItemNotFound, LimitExceeded or CurrencyMismatch.
     """
@@ -296,38 +296,31 @@ def set_item(cart: Cart, item_id: str, change: ItemChange, *, limits: Limits, re
 
 
 def remove_item(cart: Cart, item_id: str, *, revision: Revision) -> Cart:
-    """The cart without the item ``item_id``. Raises ItemNotFound."""
+    """Return the cart without this item. Raises ItemNotFound."""
     item = find_item(cart, item_id)
     return _next_cart(cart, tuple([each for each in cart.items if each is not item]), cart.currency, revision)
 
 
 def combine(cart: Cart | None, source: Cart, strategy: Strategy, *, limits: Limits, revision: Revision) -> Cart:
-    """The cart with the items of another one, as ``strategy`` says; the source is not changed here.
+    """Return the cart with the items of ``source`` merged into it by ``strategy``; the source is not changed.
 
-    Raises LimitExceeded or CurrencyMismatch when both together forbid it.
+    Raises LimitExceeded or CurrencyMismatch if the two carts cannot be combined.
     """
-    ours = {} if cart is None or strategy == "replace" else {item.item_id: item for item in cart.items}
-    merged = dict(ours)
+    kept = {} if cart is None or strategy == "replace" else {item.item_id: item for item in cart.items}
+    merged = dict(kept)
     for item in source.items:
-        own = ours.get(item.item_id)
+        own = kept.get(item.item_id)
         merged[item.item_id] = item if own is None else _merge_items(own, item, strategy)
     items = tuple(merged.values())
-    stays = cart.currency if cart is not None and any(item.unit_price is not None for item in ours.values()) else None
-    brings = any(
-        item.unit_price is not None and (item.item_id not in ours or ours[item.item_id].unit_price is None)
-        for item in items
-    )
-    if brings and stays is not None and stays != source.currency:
-        detail = f"The cart is in {stays} and the other one in {source.currency}; one cart has one currency."
-        raise CurrencyMismatch([Fault(_SOURCE_POINTER, detail)])
+    currency = _currency_after_merge(cart, source, kept, items)
     faults = list(_limit_faults(cart.items if cart else (), items, dict.fromkeys(merged, _SOURCE_POINTER), limits))
     if faults:
         raise LimitExceeded(Fault(_SOURCE_POINTER, fault.detail) for fault in faults)
-    return _next_cart(cart, items, stays or source.currency, revision)
+    return _next_cart(cart, items, currency, revision)
 
 
 def find_item(cart: Cart, item_id: str) -> Item:
-    """The item whose item_id is ``item_id``. Raises ItemNotFound."""
+    """Return the item with this item_id. Raises ItemNotFound."""
     for item in cart.items:
         if item.item_id == item_id:
             return item
@@ -335,7 +328,7 @@ def find_item(cart: Cart, item_id: str) -> Item:
 
 
 def subtotal(items: Sequence[Item]) -> int | None:
-    """The sum of the line totals in minor units; None unless every item has a price."""
+    """Return the sum of quantity times price in minor units; None unless every item has a price."""
     total = 0
     for item in items:
         if item.unit_price is None:
@@ -344,8 +337,27 @@ def subtotal(items: Sequence[Item]) -> int | None:
     return total
 
 
+def _currency_after_merge(
+    cart: Cart | None, source: Cart, kept: Mapping[str, Item], items: Iterable[Item]
+) -> str | None:
+    """Return the currency of ``items``, the result of a merge; ``kept`` are the items that the cart keeps.
+
+    The currency of a kept price stays. Raises CurrencyMismatch if the merge adds a price in another currency.
+    """
+    if cart is None or cart.currency is None or all(item.unit_price is None for item in kept.values()):
+        return source.currency
+    adds_price = any(
+        item.unit_price is not None and (item.item_id not in kept or kept[item.item_id].unit_price is None)
+        for item in items
+    )
+    if adds_price and cart.currency != source.currency:
+        detail = f"The cart is in {cart.currency} and the source in {source.currency}; one cart has one currency."
+        raise CurrencyMismatch([Fault(_SOURCE_POINTER, detail)])
+    return cart.currency
+
+
 def _merge_items(own: Item, other: Item, strategy: Strategy) -> Item:
-    """What becomes of an item that both carts have."""
+    """Return the merged item of two carts that both have it."""
     if strategy == "keep":
         return own
     together = own.quantity + other.quantity if strategy == "sum" else max(own.quantity, other.quantity)
@@ -354,7 +366,7 @@ def _merge_items(own: Item, other: Item, strategy: Strategy) -> Item:
 
 
 def _normalised(new_item: NewItem) -> NewItem:
-    """Return the line with its texts in Unicode NFC: the same text typed on two devices makes one item."""
+    """Return the item with its texts in Unicode NFC, so that the same text typed on two devices makes one item."""
     options = {normalise(name): normalise(value) for name, value in new_item.options.items()}
     return msgspec.structs.replace(new_item, product_id=normalise(new_item.product_id), options=options)
 
@@ -377,7 +389,7 @@ def _add_up(items: Iterable[Item], more: Iterable[Item]) -> tuple[Item, ...]:
         old = merged.get(new.item_id)
         if old is not None:
             unit_price = old.unit_price if new.unit_price is None else new.unit_price
-            new = msgspec.structs.replace(old, quantity=old.quantity + new.quantity, unit_price=unit_price)  # noqa: PLW2901 - the like item takes the new one's place
+            new = msgspec.structs.replace(old, quantity=old.quantity + new.quantity, unit_price=unit_price)  # noqa: PLW2901 - the sum replaces the new item
         merged[new.item_id] = new
     return tuple(merged.values())
 
@@ -406,9 +418,9 @@ def _check_limits(cart: Cart, items: tuple[Item, ...], pointers: Mapping[str, st
 def _limit_faults(
     before: tuple[Item, ...], items: tuple[Item, ...], pointers: Mapping[str, str], limits: Limits
 ) -> Iterator[Fault]:
-    """What these items break together; what was over a limit before and does not grow is left in peace.
+    """Yield the limits that these items exceed together, unless they did ``before`` and have not grown.
 
-    ``pointers`` has the places of the items that the request speaks of.
+    ``pointers`` maps the item_ids of the request to their JSON Pointers.
     """
     for item in [item for item in items if item.quantity > limits.max_quantity]:
         earlier = next((each.quantity for each in before if each.item_id == item.item_id), 0)
@@ -418,7 +430,7 @@ def _limit_faults(
     most = max(limits.max_items, len(before))
     if len(items) > most:
         yield Fault(pointers[items[most].item_id], f"At most {limits.max_items} items in one cart.")
-    if _priced(items) > MAX_SUBTOTAL:  # a constant: nothing can have been over it before
+    if _priced(items) > MAX_SUBTOTAL:  # a constant, so no stored cart exceeds it
         yield Fault("", f"The subtotal would pass {MAX_SUBTOTAL} minor units.")
     if (taken := stored_size(items)) > limits.max_cart_bytes and taken > stored_size(before):
         yield Fault("", f"The items of one cart take at most {limits.max_cart_bytes} bytes.")
@@ -429,5 +441,5 @@ def _priced(items: tuple[Item, ...]) -> int:
 
 
 def stored_size(items: tuple[Item, ...]) -> int:
-    """What these items take in a record, in bytes."""
+    """Return the size of these items in a record, in bytes."""
     return len(_encoder.encode(items))

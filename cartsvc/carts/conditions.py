@@ -1,7 +1,7 @@
-"""The terms a client puts on a write: its Idempotency-Key and its preconditions (RFC 9110, section 13). Pure.
+"""Check the conditions of a write: its Idempotency-Key, and its preconditions (RFC 9110, section 13). Pure.
 
-They are looked at inside the store's update, in this order: replay, seal, is there such a cart or item, preconditions,
-rules.
+They are checked inside the update of the store, in this order: replay, seal, existence of the cart or item,
+preconditions, rules of carts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from cartsvc.carts.cart import Cart
-from cartsvc.carts.record import IdempotencyKey, Seal, find_idempotency_key, live_cart
+from cartsvc.carts.record import EMPTY, IdempotencyKey, Seal, find_idempotency_key
 from cartsvc.errors import CartSealed, IdempotencyKeyReused, PreconditionFailed
 
 if TYPE_CHECKING:
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
 SEAL_TIMEOUT_MS = 5_000  # a merge may take this long before the next write to its source resolves it
 
-ANY_TAG = frozenset('"')  # stands for a bare *; a quote is what no entity tag can hold, though "*" is one
+ANY_TAG = frozenset('"')  # for a bare *; a quote, because no entity tag can contain one, while "*" is a valid tag
 
 
 class WriteConditions(Struct, frozen=True):
-    """What a request says besides what to do. Tags are without their quotes; ANY stands for ``*``.
+    """The conditions in the headers of a write. Entity tags are without their quotes; ANY_TAG is ``*``.
 
-    ``key_digest`` and ``fingerprint`` are digests; ``fingerprint`` covers all that must be the same in a repetition.
+    ``key_digest`` is the digest of the Idempotency-Key, and ``fingerprint`` that of everything that must be the same in
+    a retry.
     """
 
     key_digest: bytes | None = None
@@ -35,7 +36,7 @@ class WriteConditions(Struct, frozen=True):
 
 
 class Outcome(Struct, frozen=True):
-    """What a write has to say: the cart as it is now, the HTTP status, and whether this was a replay."""
+    """The result of a write: the cart as it is now, the HTTP status, and whether the request was a replay."""
 
     cart: Cart | None
     status: int
@@ -43,7 +44,7 @@ class Outcome(Struct, frozen=True):
 
 
 class StaleSeal(Exception):
-    """The cart of ``user_id`` bears the seal of a merge that was interrupted: resolve it, then try again."""
+    """The cart of ``user_id`` has the seal of an interrupted merge: resolve the merge, then try again."""
 
     def __init__(self, user_id: str, seal: Seal) -> None:
         self.user_id = user_id
@@ -52,7 +53,7 @@ class StaleSeal(Exception):
 
 
 def replay(record: Record | None, conditions: WriteConditions, *, now: int, policy: Policy) -> Outcome | None:
-    """What to answer when this request was accepted before; None when it was not. Raises IdempotencyKeyReused."""
+    """Return the outcome of a request that was already accepted, or None if it was not. Raises IdempotencyKeyReused."""
     known = (
         None
         if conditions.key_digest is None
@@ -62,11 +63,11 @@ def replay(record: Record | None, conditions: WriteConditions, *, now: int, poli
         return None
     if known.fingerprint != conditions.fingerprint:
         raise IdempotencyKeyReused
-    return Outcome(live_cart(record, now=now), known.status, replayed=True)
+    return Outcome((record or EMPTY).cart_at(now), known.status, replayed=True)
 
 
 def new_idempotency_key(conditions: WriteConditions, *, status: int, now: int) -> IdempotencyKey | None:
-    """What to remember of a request that was accepted with this status; None when it has no key."""
+    """Return the record of a request that was accepted with this status, or None if the request has no key."""
     return (
         None
         if conditions.key_digest is None
@@ -75,10 +76,10 @@ def new_idempotency_key(conditions: WriteConditions, *, status: int, now: int) -
 
 
 def check_seal(user_id: str, record: Record | None, *, now: int) -> None:
-    """Raise CartSealed while a merge is at work on this cart, and StaleSeal when one was interrupted.
+    """Raise CartSealed while a merge works on this cart, and StaleSeal if a merge was interrupted.
 
-    The time decides only how long others wait. A seal from the future counts as stale, because the clock of the server
-    that made it is ahead; resolving a merge that is still at work aborts it and loses nothing.
+    The time decides only how long other requests wait. A seal with a time in the future counts as stale, because the
+    clock of the server that made it is ahead; resolving a merge that still runs aborts it and loses nothing.
     """
     seal = record.seal if record is not None else None
     if seal is None:
@@ -89,7 +90,7 @@ def check_seal(user_id: str, record: Record | None, *, now: int) -> None:
 
 
 def check_preconditions(conditions: WriteConditions, cart: Cart | None) -> None:
-    """Raise PreconditionFailed unless the cart is in the state that the terms ask for."""
+    """Raise PreconditionFailed unless the cart matches ``If-Match`` and does not match ``If-None-Match``."""
     wanted, unwanted = conditions.if_match, conditions.if_none_match
     if wanted is not None and (cart is None or (wanted != ANY_TAG and cart.etag not in wanted)):
         raise PreconditionFailed(cart)

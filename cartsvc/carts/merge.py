@@ -2,14 +2,14 @@
 
 A store changes one record at a time, so a merge is made of steps, each of which is one atomic write:
 
-1. Announce: leave a *pending* mark with a new merge id in the target.
-2. Seal the source under that id: it takes no other writes, so its items stand still.
+1. Announce: add a *pending* mark with a new merge id to the target.
+2. Seal the source with that id: it takes no other writes, so its items do not change.
 3. Move: if the mark is still pending, add the items to the target and make the mark *done*, in one write.
-4. Remove the source's cart if the mark is *done*, or only its seal if the mark has gone.
+4. Remove the cart of the source if the mark is *done*, or only its seal if the mark was removed.
 
 The mark in the target decides. A merge id gets its pending mark once, before any seal names it, so a mark that has been
-removed cannot come back: whatever wants to end an interrupted merge removes the pending mark first, and no step 3 of
-that merge, however late, can add the items any more. Nothing here compares the clocks of two servers.
+removed cannot come back: to end an interrupted merge, a request removes the pending mark first, and then no step 3 of
+that merge, however late, can add the items. Nothing here compares the clocks of two servers.
 docs/decisions/0009-merging.md has the proof and a sequence diagram.
 """
 
@@ -23,7 +23,7 @@ from msgspec import Struct, structs
 
 from cartsvc.carts.cart import Cart, check_user_id, combine
 from cartsvc.carts.conditions import Outcome, StaleSeal, check_preconditions, check_seal, new_idempotency_key, replay
-from cartsvc.carts.record import EMPTY, MAX_MARKS, MergeMark, Record, Seal, live_cart, next_record
+from cartsvc.carts.record import EMPTY, MAX_MARKS, MergeMark, Record, Seal, next_record
 from cartsvc.errors import (
     CartsvcError,
     Fault,
@@ -43,36 +43,36 @@ if TYPE_CHECKING:
     from cartsvc.carts.record import Policy
     from cartsvc.carts.store import CartStore
 
-ABANDONED_AFTER_MS = 60_000  # a pending mark of this age makes room for others; removing it is safe at any age
+ABANDONED_AFTER_MS = 60_000  # a pending mark of this age is removed to make room; removing it is safe at any age
 _MAX_ATTEMPTS = 8
 
 
 class SealedSource(Struct, frozen=True):
-    """A source that stands still: its seal, and the cart under it."""
+    """A source that takes no writes: its seal, and its cart."""
 
     seal: Seal
     cart: Cart
 
 
-# What step 3 came to.
+# The results of step 3.
 
 
 class Applied(Struct, frozen=True):
-    """The items are in the target, from this request or from one it repeats."""
+    """The items are in the target: this request, or the request that it retries, has moved them."""
 
     outcome: Outcome
     moved: ClassVar[bool] = True
 
 
 class Replayed(Struct, frozen=True):
-    """A request with this Idempotency-Key was accepted in the meantime; nothing was moved under this seal."""
+    """A request with this Idempotency-Key was accepted in the meantime; nothing was moved with this seal."""
 
     outcome: Outcome
     moved: ClassVar[bool] = False
 
 
 class Rejected(Struct, frozen=True):
-    """The target does not take this request. ``moved``: an earlier request has moved the items under the same seal."""
+    """The target rejects this request. ``moved``: an earlier request has moved the items with the same seal."""
 
     error: CartsvcError
     moved: bool = False
@@ -123,7 +123,7 @@ class Merger:
     def resolve(self, source: str, seal: Seal) -> bool:
         """End the merge that left this seal on the source; return whether its items are in the target.
 
-        Unless they are, the merge is aborted for good. Resolving can be repeated, so a lost answer is a StoreError.
+        Unless they are, the merge is aborted for good. Resolving can be repeated, so a lost response is a StoreError.
         """
         return self._resolve(source, seal.target, seal.merge_id)
 
@@ -163,7 +163,7 @@ class Merger:
                 return None
 
     def _after_failure(self, source: str, target: str, merge_id: str, error: CartsvcError) -> CartsvcError:
-        """Abort a merge whose step 2 or 3 failed; return the error that is true afterwards."""
+        """Abort a merge whose step 2 or 3 failed, and return the error to report."""
         try:
             done = self._resolve(source, target, merge_id)
         except (StoreError, RecordUnreadable):
@@ -184,7 +184,7 @@ class Merger:
     # ---- steps 1 and 2 ----
 
     def _take_source(self, target: str, source: str, strategy: Strategy) -> SealedSource | None:
-        """Announce the merge and seal the source, or resume under a seal of the same merge; None without a cart."""
+        """Announce the merge and seal the source, or resume with a seal of the same merge. None without a source."""
         found = self._find_seal(source, target, strategy, self._store.get(source))
         if found is None or isinstance(found, SealedSource):
             return found
@@ -205,9 +205,9 @@ class Merger:
     def _find_seal(
         self, source: str, target: str, strategy: Strategy, record: Record | None
     ) -> SealedSource | Cart | None:
-        """Return the source under the seal of this merge, or its open cart. Raises CartSealed, StaleSeal."""
+        """Return the source with the seal of this merge, or its open cart. Raises CartSealed, StaleSeal."""
         now = self._clock()
-        cart = live_cart(record, now=now)
+        cart = record.cart_at(now) if record is not None else None
         if record is None or cart is None:
             return None
         if record.seal is not None and (record.seal.target, record.seal.strategy) == (target, strategy):
@@ -216,7 +216,7 @@ class Merger:
         return cart
 
     def _announce(self, target: str, mark: MergeMark) -> None:
-        """Step 1. Raises CartSealed, StaleSeal, TooManyMerges: nothing is sealed then."""
+        """Add the pending mark (step 1). Raises CartSealed, StaleSeal, TooManyMerges; then nothing is sealed."""
         tag = self._new_tag()
 
         def change(record: Record | None) -> tuple[Record | None, bool]:
@@ -233,11 +233,11 @@ class Merger:
             self._drop_old_marks(target)
             if not self._store.update(target, change):
                 raise TooManyMerges
-        except OutcomeUnknown as error:  # a mark that no seal names does nothing
+        except OutcomeUnknown as error:  # a mark without a seal has no effect
             raise StoreError from error
 
     def _take_back(self, target: str, merge_id: str) -> None:
-        """Remove the mark of a merge that has sealed nothing. A mark that stays does nothing, so errors are ignored."""
+        """Remove the mark of a merge that sealed nothing. A mark that stays has no effect, so errors are ignored."""
         with suppress(StoreError, RecordUnreadable):
             self._withdraw(target, merge_id)
 
@@ -251,14 +251,14 @@ class Merger:
                 if now - mark.at >= ABANDONED_AFTER_MS:
                     removable.add(mark)
                 continue
-            with suppress(RecordUnreadable):  # until its source is finished, a done mark keeps the items from doubling
+            with suppress(RecordUnreadable):  # until step 4 is done, the mark keeps the items from being added twice
                 self._finish(mark.source, mark.merge_id, done=True)
                 removable.add(mark)
 
         def change(record: Record | None) -> tuple[Record | None, None]:
             revision = self._new_revision(target, tag)
             before = record or EMPTY
-            # Whole marks are compared: a mark that was pending above and is done by now has to stay.
+            # Compare whole marks, because a mark that was pending above and is done by now must stay.
             merge_ids = {mark.merge_id for mark in before.merge_marks if mark in removable}
             return self._next(record, before.without_marks(merge_ids), revision), None
 
@@ -267,7 +267,7 @@ class Merger:
     def _sealing(
         self, record: Record | None, *, source: str, target: str, strategy: Strategy, merge_id: str
     ) -> tuple[Record | None, SealedSource | None]:
-        """Step 2. Raises CartSealed, StaleSeal."""
+        """Seal the source (step 2). Raises CartSealed, StaleSeal."""
         revision = self._new_revision(source, merge_id)
         found = self._find_seal(source, target, strategy, record)
         if record is None or not isinstance(found, Cart):  # removed, or sealed by a request for the same merge
@@ -278,7 +278,7 @@ class Merger:
     # ---- step 3 ----
 
     def _move(self, target: str, source: str, sealed: SealedSource, conditions: WriteConditions) -> Result:
-        """Step 3. Raises StaleSeal when an interrupted merge has left the target itself sealed."""
+        """Move the items (step 3). Raises StaleSeal if an interrupted merge has left the target itself sealed."""
         change = partial(
             self._moving, target=target, source=source, sealed=sealed, conditions=conditions, tag=self._new_tag()
         )
@@ -307,7 +307,7 @@ class Merger:
             if repeated is not None:
                 return self._next(record, withdrawn, revision), Replayed(repeated)
             check_seal(target, record, now=revision.at)
-            cart = live_cart(record, now=revision.at)
+            cart = before.cart_at(revision.at)
             check_preconditions(conditions, cart)
             limits = self._policy.limits
             combined = combine(cart, sealed.cart, sealed.seal.strategy, limits=limits, revision=revision)
@@ -324,7 +324,7 @@ class Merger:
     def _moved_before(
         self, record: Record | None, before: Record, conditions: WriteConditions, revision: Revision
     ) -> tuple[Record | None, Applied | Rejected]:
-        """The request that this one repeats has moved the items: remember the key of this one too."""
+        """Remember the key of a retry whose earlier request has moved the items."""
         try:
             repeated = replay(record, conditions, now=revision.at, policy=self._policy)
         except CartsvcError as error:
@@ -332,7 +332,7 @@ class Merger:
         if repeated is not None:
             return record, Applied(repeated)
         after = before.with_key(new_idempotency_key(conditions, status=200, now=revision.at))
-        return self._next(record, after, revision), Applied(Outcome(live_cart(record, now=revision.at), 200))
+        return self._next(record, after, revision), Applied(Outcome(before.cart_at(revision.at), 200))
 
     def _without_source(
         self, record: Record | None, *, target: str, conditions: WriteConditions, tag: str
@@ -343,9 +343,10 @@ class Merger:
         if repeated is not None:
             return record, repeated
         check_seal(target, record, now=revision.at)
-        cart = live_cart(record, now=revision.at)
+        before = record or EMPTY
+        cart = before.cart_at(revision.at)
         check_preconditions(conditions, cart)
-        after = (record or EMPTY).with_key(new_idempotency_key(conditions, status=200, now=revision.at))
+        after = before.with_key(new_idempotency_key(conditions, status=200, now=revision.at))
         return self._next(record, after, revision), Outcome(cart, 200)
 
     # ---- step 4 ----
@@ -363,7 +364,7 @@ class Merger:
         return self._store.update(target, change)
 
     def _finish(self, source: str, merge_id: str, *, done: bool) -> None:
-        """Step 4: remove the source's cart, or only its seal, if the seal is still that of this merge."""
+        """Remove the cart of the source, or only its seal (step 4), if the seal is still that of this merge."""
         tag = self._new_tag()
 
         def change(record: Record | None) -> tuple[Record | None, None]:
@@ -375,7 +376,7 @@ class Merger:
         self._store.update(source, change)
 
     def _finish_replay(self, target: str, record: Record | None, source: str) -> None:
-        """Do the step 4 that was lost with the answer of the merge that is being repeated."""
+        """Do step 4 of a merge that is replayed, because the first request may have been interrupted before it."""
         sealed = self._store.get(source)
         if record is None or sealed is None or sealed.seal is None or sealed.seal.target != target:
             return
@@ -387,5 +388,9 @@ class Merger:
         return next_record(old, new, revision=revision, policy=self._policy)
 
     def _new_revision(self, user_id: str, tag: str) -> Revision:
-        """Read the clock inside the change: read before waiting for a lock, it could be behind a newer seal's time."""
+        """Return a revision of now.
+
+        It is called inside a change, because a time from before the wait for a lock could be earlier than that of a
+        newer seal.
+        """
         return self._policy.new_revision(user_id, now=self._clock(), tag=tag)

@@ -1,7 +1,7 @@
-"""What a store keeps for one user_id, what may follow it, and its bytes.
+"""Define the record that a store keeps for one user_id, its next state after a change, and its bytes.
 
-The bytes are one format number and then MessagePack. A newer format gets a new number; this version reads the numbers
-it knows and refuses the others, so that an older version never misreads a newer one's carts.
+The bytes are a format number followed by MessagePack. A new format gets a new number. A version rejects the numbers
+that it does not know, so an older version never misreads the carts of a newer one.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from cartsvc.errors import RecordUnreadable
 if TYPE_CHECKING:
     from collections.abc import Container
 
-GUEST_PREFIX = "guest-"  # how a guest's user_id begins
+GUEST_PREFIX = "guest-"  # begins the user_id of a guest
 DAY_MS = 86_400_000
-CLOCK_MARGIN_MS = DAY_MS  # marks outlive their use by this, so servers whose clocks differ by less all find them
+CLOCK_MARGIN_MS = DAY_MS  # marks outlive their use by this much, so servers whose clocks differ by less find them
 MAX_MARKS = 64  # in one record
-DIGEST_BYTES = 16  # of a key, and of its request
+DIGEST_BYTES = 16  # of an Idempotency-Key, and of its request
 _FORMAT = b"\x01"
 
 
 class IdempotencyKey(Struct, frozen=True, array_like=True):
-    """One Idempotency-Key that was accepted: digests of the key and of its request, the answer's status, the time."""
+    """An accepted Idempotency-Key: digests of the key and of its request, the status of the response, and the time."""
 
     key_digest: bytes
     fingerprint: bytes
@@ -38,7 +38,7 @@ class MergeMark(Struct, frozen=True, array_like=True):
     """One merge into this cart: pending until its items have been moved here, ``done`` afterwards.
 
     A pending mark is the permission to move the items: removing it aborts the merge for good, so it may be removed at
-    any time. A done mark must stay for as long as the source can bear the seal of this merge.
+    any time. A done mark must stay for as long as the source can have the seal of this merge.
     """
 
     merge_id: str
@@ -49,12 +49,12 @@ class MergeMark(Struct, frozen=True, array_like=True):
 
     @property
     def expires_at(self) -> int:
-        """The time from which on the mark is dropped with the next write."""
+        """The time from which on the next write removes the mark."""
         return (self.source_expires_at if self.done else self.at) + CLOCK_MARGIN_MS
 
 
 class Seal(Struct, frozen=True, array_like=True):
-    """A cart that is being merged away: into which target, how, and since when."""
+    """The lock on the source of a merge: the target, the strategy, and the time of sealing."""
 
     merge_id: str
     target: str
@@ -63,11 +63,11 @@ class Seal(Struct, frozen=True, array_like=True):
 
 
 class Record(Struct, frozen=True, array_like=True):
-    """One value a user_id, in every store. ``cart`` is None in a tombstone. Times are milliseconds since the epoch.
+    """What a store keeps for one user_id. ``cart`` is None in a tombstone. Times are milliseconds since the epoch.
 
-    ``tag`` is new at every write: the store's compare token. The record reads as absent from ``expires_at`` on, which
-    is the latest of its cart's, keys' and marks' times. The ``with_...`` and ``without_...`` methods return the same
-    object when nothing changes; :func:`next_record` makes what they return ready for the store.
+    ``tag`` is new with every write: a store compares it. From ``expires_at`` on, the latest time of its cart, keys and
+    marks, the record counts as absent. The ``with_...`` and ``without_...`` methods return the same object if nothing
+    changes; :func:`next_record` prepares their result for the store.
     """
 
     tag: str
@@ -77,8 +77,16 @@ class Record(Struct, frozen=True, array_like=True):
     seal: Seal | None
     expires_at: int
 
+    def is_live(self, now: int) -> bool:
+        """Return whether the record has not expired."""
+        return self.expires_at > now
+
+    def cart_at(self, now: int) -> Cart | None:
+        """Return the cart, or None if it is absent or has expired."""
+        return self.cart if self.cart is not None and self.cart.expires_at > now else None
+
     def with_cart(self, cart: Cart | None) -> Record:
-        """Return the record with this cart; without a cart there is no seal either."""
+        """Return the record with this cart; a record without a cart has no seal either."""
         if cart is self.cart:
             return self
         return structs.replace(self, cart=cart, seal=self.seal if cart is not None else None)
@@ -92,11 +100,11 @@ class Record(Struct, frozen=True, array_like=True):
         return self if self.seal is None else structs.replace(self, seal=None)
 
     def with_key(self, key: IdempotencyKey | None) -> Record:
-        """Return the record with one more Idempotency-Key, if there is one to remember."""
+        """Return the record with this Idempotency-Key added, unless it is None."""
         return self if key is None else structs.replace(self, idempotency_keys=(*self.idempotency_keys, key))
 
     def with_mark(self, mark: MergeMark) -> Record:
-        """Return the record with this mark instead of any other one of the same merge."""
+        """Return the record with this mark, which replaces another mark of the same merge."""
         return structs.replace(self, merge_marks=(*self.without_marks((mark.merge_id,)).merge_marks, mark))
 
     def without_marks(self, merge_ids: Container[str]) -> Record:
@@ -109,15 +117,14 @@ class Record(Struct, frozen=True, array_like=True):
         return next((mark for mark in self.merge_marks if mark.merge_id == merge_id), None)
 
 
-EMPTY = Record("", None, (), (), None, 0)  # stands for an absent record, so that a change needs no second case
-# milliseconds a key may live: the least and the most that settings allow
-IDEMPOTENCY_TTL_RANGE_MS = (1_000, 30 * DAY_MS)
-CART_TTL_RANGE_MS = (1_000, 3650 * DAY_MS)  # the same of a cart after its last change
-MAX_IDEMPOTENCY_KEYS = 1000  # the most keys in one record that settings allow
+EMPTY = Record("", None, (), (), None, 0)  # an absent record, so that a change needs no second case
+IDEMPOTENCY_TTL_RANGE_MS = (1_000, 30 * DAY_MS)  # minimum and maximum that settings allow for the life of a key
+CART_TTL_RANGE_MS = (1_000, 3650 * DAY_MS)  # the same for a cart after its last change
+MAX_IDEMPOTENCY_KEYS = 1000  # in one record: the maximum that settings allow
 
 
 class Policy(Struct, frozen=True):
-    """What the settings say of carts and records. Times are milliseconds."""
+    """The settings of carts and records. Times are milliseconds."""
 
     limits: Limits = Limits()
     cart_ttl_ms: int = 30 * DAY_MS
@@ -126,7 +133,7 @@ class Policy(Struct, frozen=True):
     idempotency_ttl_ms: int = DAY_MS
 
     def new_revision(self, user_id: str, *, now: int, tag: str) -> Revision:
-        """What a change made now leaves on this user's cart."""
+        """Return the metadata that a change at the time ``now`` gives the cart of this user."""
         ttl = self.guest_ttl_ms if user_id.startswith(GUEST_PREFIX) else self.cart_ttl_ms
         return Revision(at=now, etag=tag, expires_at=now + ttl)
 
@@ -136,12 +143,12 @@ _decoder = msgspec.msgpack.Decoder(Record)
 
 
 def encode(record: Record) -> bytes:
-    """The record's bytes."""
+    """Return the record as bytes."""
     return _FORMAT + _encoder.encode(record)
 
 
 def decode(data: bytes) -> Record:
-    """The record of these bytes. Raises RecordUnreadable when they are damaged or of an unknown format."""
+    """Return the record of these bytes. Raises RecordUnreadable if they are damaged or of an unknown format."""
     if data[:1] != _FORMAT:
         raise RecordUnreadable
     try:
@@ -150,17 +157,10 @@ def decode(data: bytes) -> Record:
         raise RecordUnreadable from error
 
 
-def live_cart(record: Record | None, *, now: int) -> Cart | None:
-    """The record's cart, unless there is none or its time is over."""
-    if record is None or record.cart is None or record.cart.expires_at <= now:
-        return None
-    return record.cart
-
-
 def find_idempotency_key(
     record: Record | None, key_digest: bytes, *, now: int, policy: Policy
 ) -> IdempotencyKey | None:
-    """The key of this digest, unless it was never accepted or is forgotten."""
+    """Return the Idempotency-Key with this digest, or None if it was never accepted or has expired."""
     for known in record.idempotency_keys if record else ():
         if known.key_digest == key_digest and known.at + policy.idempotency_ttl_ms > now:
             return known
@@ -168,9 +168,9 @@ def find_idempotency_key(
 
 
 def next_record(old: Record | None, new: Record, *, revision: Revision, policy: Policy) -> Record | None:
-    """Return what the store keeps after ``old`` has become ``new``: under a new tag, without what has expired.
+    """Return the record to store after ``old`` has become ``new``: with a new tag, without expired keys and marks.
 
-    Returns ``old`` itself when nothing has changed, and None when nothing is left to keep.
+    Returns ``old`` itself if nothing has changed, and None if nothing is left to keep.
     """
     if new is (old or EMPTY):
         return old

@@ -1,6 +1,7 @@
 """Find what no run of the service can have left in one record: the rules that ``carts import`` adds to those of carts.
 
-Each rule follows from what writes a record: ``record.next_record``, ``cart._next`` and the steps of a merge.
+Each rule follows from the code that writes records: ``record.next_record``, ``cart._next_cart`` and the steps of a
+merge.
 
 Wall clocks are not monotonic, and servers that share a store have clocks of their own, so a later write can have an
 earlier time. The rules therefore assume only that every clock was within half of CLOCK_TOLERANCE_MS of the true time:
@@ -35,7 +36,7 @@ STATUSES = (200, 201, 204)  # of the responses that a key remembers: done, creat
 
 
 def record_faults(user_id: str, record: Record, *, now: int) -> Iterator[Fault]:
-    """Yield what the service cannot have stored for this user by ``now``, with the place of each fault in a line.
+    """Yield what the service cannot have stored for this user by ``now``; each fault has its JSON Pointer in a line.
 
     The items are not checked: cart.validate_new_items has their rules. ``now`` is in milliseconds since the epoch.
     """
@@ -114,7 +115,7 @@ def _mark_faults(record: Record) -> Iterator[Fault]:
         if mark.merge_id in seen:
             yield Fault(f"/marks/{number}/merge_id", "This merge is there twice.")
         seen.add(mark.merge_id)
-        # The source was there when the merge began, not long before, and its last change was made by then.
+        # The source existed when the merge began, and its last change was not later.
         least = mark.at - CLOCK_TOLERANCE_MS - CLOCK_MARGIN_MS
         if not least <= mark.source_expires_at <= mark.at + CLOCK_TOLERANCE_MS + CART_TTL_RANGE_MS[1]:
             detail = "The source of a merge expires after it, and within the longest life of a cart."
@@ -123,7 +124,7 @@ def _mark_faults(record: Record) -> Iterator[Fault]:
 
 
 def _order_faults(pointer: str, times: Sequence[int]) -> Iterator[Fault]:
-    """Keys and marks are kept in the order in which they were made."""
+    """Yield a fault for each time that is out of order: keys and marks are kept in the order of their creation."""
     latest = 0
     for number, at in enumerate(times):
         if at < latest - CLOCK_TOLERANCE_MS:
@@ -132,7 +133,7 @@ def _order_faults(pointer: str, times: Sequence[int]) -> Iterator[Fault]:
 
 
 def _moments(record: Record) -> Iterator[tuple[str, int]]:
-    """The times at which this record was written, and their places."""
+    """Yield the times at which this record was written, with their JSON Pointers."""
     if record.cart is not None:
         yield "/cart/created_at", record.cart.created_at
         yield "/cart/updated_at", record.cart.updated_at
@@ -153,7 +154,7 @@ def _future_faults(record: Record, now: int) -> Iterator[Fault]:
 
 
 def _pruned_faults(record: Record) -> Iterator[Fault]:
-    """Each write leaves out the keys and marks whose time is over by then."""
+    """Yield the keys and marks that had expired before a later write, which would have removed them."""
     latest = max([at for _, at in _moments(record)], default=0)
     for number, key in enumerate(record.idempotency_keys):
         if key.at + IDEMPOTENCY_TTL_RANGE_MS[1] <= latest:
@@ -164,7 +165,7 @@ def _pruned_faults(record: Record) -> Iterator[Fault]:
 
 
 def _expiry_faults(record: Record) -> Iterator[Fault]:
-    """The settings of the time decide how long keys live, so their end is known within bounds only."""
+    """Yield a wrong expiry. Past settings decided how long keys live, so their end is known within bounds only."""
     if record.cart is None and not record.idempotency_keys and not record.merge_marks:
         yield Fault("", "A record has a cart, a key or a mark.")
         return

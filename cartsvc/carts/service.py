@@ -1,4 +1,4 @@
-"""The use cases: what the API asks for, as atomic changes of one record in the store."""
+"""The use cases of the API, as atomic changes of one record in the store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cartsvc.carts.conditions import (
     new_idempotency_key,
     replay,
 )
-from cartsvc.carts.record import EMPTY, GUEST_PREFIX, live_cart, next_record
+from cartsvc.carts.record import EMPTY, GUEST_PREFIX, next_record
 from cartsvc.errors import CartNotFound, CartSealed, StoreFull
 
 if TYPE_CHECKING:
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from cartsvc.carts.record import Policy, Record
     from cartsvc.carts.store import CartStore
 
-_MAX_ATTEMPTS = 8  # a cart can be sealed again between resolving and writing, but rarely is
+_MAX_ATTEMPTS = 8  # a cart can be sealed again between resolving and writing, which is rare
 
 
 class Write(Struct, frozen=True):
-    """One kind of change: the rule, what must be there before conditions are checked, and the status to answer."""
+    """One kind of change: the rule, a check that precedes the preconditions, and the status of the response."""
 
     change: Callable[[Cart | None, Revision], Cart | None]
     precheck: Callable[[Cart | None], object] | None = None
@@ -43,11 +43,12 @@ class Write(Struct, frozen=True):
 
 
 class CartService:
-    """Everything one can do with a cart.
+    """Every operation on carts.
 
-    ``clock`` tells milliseconds since the epoch, ``new_tag`` makes a token never seen before, ``new_guest`` one that
-    nobody can guess. Every write takes the client's terms and may raise IdempotencyKeyReused, CartSealed and
-    PreconditionFailed besides what it says itself and what the store raises; a method that raises has changed nothing.
+    ``clock`` returns milliseconds since the epoch, ``new_tag`` a token that was never returned before, and
+    ``new_guest`` one that cannot be guessed. Every write takes the conditions of its request. In addition to the errors
+    that its docstring lists and those of the store, it may raise IdempotencyKeyReused, CartSealed and
+    PreconditionFailed. A method that raises has changed nothing.
     """
 
     def __init__(
@@ -68,16 +69,16 @@ class CartService:
         self._new_guest = new_guest
 
     def get(self, user_id: str) -> Cart | None:
-        """The cart, or None when there is none. A read creates nothing and slides no expiry."""
-        return live_cart(self._store.get(user_id), now=self._clock())
+        """Return the cart, or None if it is absent. A read creates nothing and does not extend the life of a cart."""
+        return (self._store.get(user_id) or EMPTY).cart_at(self._clock())
 
     def get_item(self, user_id: str, item_id: str) -> tuple[Cart, Item]:
-        """One item, and the cart it is in. Raises CartNotFound, ItemNotFound."""
+        """Return the cart and one of its items. Raises CartNotFound, ItemNotFound."""
         cart = _require_cart(self.get(user_id))
         return cart, carts.find_item(cart, item_id)
 
     def add(self, user_id: str, new_items: Sequence[NewItem], *, conditions: WriteConditions) -> Outcome:
-        """Add all the lines, or none. Raises InvalidRequest, LimitExceeded, CurrencyMismatch."""
+        """Add all the items, or none. Raises InvalidRequest, LimitExceeded, CurrencyMismatch."""
         limits = self._policy.limits
         additions = carts.validate_new_items(new_items, limits=limits, at=self._clock())
 
@@ -89,9 +90,9 @@ class CartService:
     def replace(
         self, user_id: str, new_items: Sequence[NewItem], *, currency: str | None, conditions: WriteConditions
     ) -> Outcome:
-        """Make the cart hold exactly these lines; ``currency`` stands for those that state none.
+        """Replace the items of the cart by these; ``currency`` applies to items that have none.
 
-        The status is 201 when there was no cart. Raises InvalidRequest.
+        The status is 201 if the cart was absent. Raises InvalidRequest.
         """
         additions = carts.validate_new_items(new_items, limits=self._policy.limits, at=self._clock(), currency=currency)
 
@@ -101,7 +102,7 @@ class CartService:
         return self._write(user_id, Write(rule, status_if_absent=201), conditions=conditions)
 
     def set_item(self, user_id: str, item_id: str, change: ItemChange, *, conditions: WriteConditions) -> Outcome:
-        """Set an item's quantity or price. Raises InvalidRequest, NotFound, LimitExceeded, CurrencyMismatch."""
+        """Set the quantity or price of an item. Raises InvalidRequest, NotFound, LimitExceeded, CurrencyMismatch."""
         limits = self._policy.limits
         carts.check_change(change, limits=limits)
 
@@ -112,7 +113,7 @@ class CartService:
         return self._write(user_id, Write(rule, precheck), conditions=conditions)
 
     def remove_item(self, user_id: str, item_id: str, *, conditions: WriteConditions) -> Outcome:
-        """Take one item out. Raises CartNotFound, ItemNotFound."""
+        """Remove one item. Raises CartNotFound, ItemNotFound."""
 
         def rule(cart: Cart | None, revision: Revision) -> Cart:
             return carts.remove_item(_require_cart(cart), item_id, revision=revision)
@@ -125,7 +126,7 @@ class CartService:
         return self._write(user_id, _REMOVE, conditions=conditions)
 
     def merge(self, user_id: str, source: str, strategy: Strategy, *, conditions: WriteConditions) -> Outcome:
-        """Move another cart's items into this one; the other one is gone afterwards.
+        """Move the items of the cart ``source`` into this cart, and remove the source.
 
         Raises InvalidRequest, LimitExceeded, CurrencyMismatch, MergeAborted, TooManyMerges.
         """
@@ -133,11 +134,11 @@ class CartService:
             return self._merger.merge(user_id, source, strategy, conditions=conditions)
 
     def new_guest(self) -> str:
-        """A user_id for a shopper without an account. It allocates nothing: the first add does."""
+        """Return a user_id for a shopper without an account. It stores nothing; the first write creates the cart."""
         return GUEST_PREFIX + self._new_guest()
 
     def check_ready(self) -> Literal["ok", "full"]:
-        """Return whether the store takes new carts; raise StoreError when it fails.
+        """Return "ok" if the store takes new carts, and "full" otherwise; raise StoreError if the store fails.
 
         A full store is ready, because carts can be read, made smaller and removed.
         """
@@ -148,11 +149,11 @@ class CartService:
         return "ok"
 
     def startup_warnings(self) -> list[str]:
-        """What whoever runs the store should know at the start."""
+        """Return warnings about the configuration of the store, for its operator."""
         return self._store.startup_warnings()
 
     def _write(self, user_id: str, write: Write, *, conditions: WriteConditions) -> Outcome:
-        """Change one record; resolve the merge that was interrupted on its cart first, if there is one."""
+        """Change one record. If an interrupted merge has sealed its cart, resolve that merge first."""
         with self._store.operation():
             for _ in range(_MAX_ATTEMPTS):
                 try:
@@ -168,13 +169,13 @@ class CartService:
         self, record: Record | None, *, user_id: str, write: Write, conditions: WriteConditions, tag: str
     ) -> tuple[Record | None, Outcome]:
         """Return the next record and the outcome: conditions first, in the order of RFC 9110, section 13.2.2."""
-        # The clock is read here: read before waiting for a lock, it could be behind the time of a newer seal.
+        # Read the clock here: a time from before the wait for a lock could be earlier than that of a newer seal.
         revision = self._policy.new_revision(user_id, now=self._clock(), tag=tag)
         repeated = replay(record, conditions, now=revision.at, policy=self._policy)
         if repeated is not None:
             return record, repeated
         check_seal(user_id, record, now=revision.at)
-        before = live_cart(record, now=revision.at)
+        before = (record or EMPTY).cart_at(revision.at)
         if write.precheck is not None:
             write.precheck(before)
         check_preconditions(conditions, before)

@@ -1,4 +1,4 @@
-"""The one contract that every store keeps."""
+"""The interface of all stores, and the rules that they share."""
 
 from __future__ import annotations
 
@@ -19,80 +19,81 @@ T = TypeVar("T")
 
 
 class CartStore(ABC):
-    """Where records live: one of them for a user_id.
+    """Keep one record per user_id.
 
-    Safe to use from many threads. A record reads as absent from its ``expires_at`` on, by the clock the store was
-    opened with. A store raises nothing but :mod:`cartsvc.errors`, and what ``change`` raises.
+    A store is safe to use from many threads. A record counts as absent from its ``expires_at`` on, by the clock with
+    which the store was opened. A store raises errors of :mod:`cartsvc.errors` only, and those of ``change``.
     """
 
     shared: ClassVar[bool]  # whether other processes can see the same carts
 
     @abstractmethod
     def get(self, user_id: str) -> Record | None:
-        """The record, or None. Creates nothing. Raises RecordUnreadable, StoreError."""
+        """Return the record, or None if it is absent. Raises RecordUnreadable, StoreError."""
 
     @abstractmethod
     def update(self, user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
-        """Read, change and write one record as one atomic step; returns what ``change`` has to say.
+        """Read, change and write one record in one atomic step, and return the result of ``change``.
 
-        ``change`` gets the record (None when there is none) and returns the next one (None removes it) and the answer.
-        It must be pure, for it may be called again; the answer is that of the call that won. The same record returned
-        writes nothing; an exception raised leaves the record as it was. A record returned that is not the same one
-        must have a new tag. Raises StoreFull when there is no room, RecordUnreadable, StoreError when nothing was
-        done, and OutcomeUnknown when nobody can say.
+        ``change`` takes the record (None if it is absent) and returns the next record (None removes it) and a result.
+        It must be pure, because it may be called again; the result is that of the call whose record was written. If it
+        returns the same object, nothing is written; if it raises, the record stays as it was. Any other record must
+        have a new tag. Raises StoreFull if there is no room, RecordUnreadable, StoreError if nothing was applied, and
+        OutcomeUnknown if the write is in doubt.
         """
 
     @abstractmethod
     def scan(self) -> Iterator[tuple[str, Record | RecordUnreadable]]:
-        """Every record that is there from beginning to end of the iteration, in no order; others may come or not.
+        """Yield each record with its user_id, in no order.
 
-        A record that cannot be decoded comes as the error that says so, and so does whatever is stored under a name
-        that is no user id: bytes of it that are not UTF-8 come as surrogates (PEP 383), and :meth:`delete` takes the
-        name as it came. One that is changed meanwhile may come twice.
+        A record that exists during the whole iteration is always included; others may be. One that is changed in the
+        meantime may be yielded twice. A record that cannot be decoded, or whose name is no user_id, is yielded as the
+        error RecordUnreadable. Bytes of a name that are not UTF-8 become surrogates (PEP 383); :meth:`delete` takes the
+        name in this form.
         """
 
     @abstractmethod
     def delete(self, user_id: str) -> Record | RecordUnreadable | None:
-        """Remove whatever is stored for this user, also what cannot be decoded, and return what it was.
+        """Remove the record of this user, even if it cannot be decoded, and return it.
 
-        A record is returned though it has expired; None means that nothing was stored.
+        A record is returned although it has expired; None means that nothing was stored.
         """
 
     @abstractmethod
     def purge_expired(self) -> int:
-        """Take away at once what has expired and was not cleared yet; returns how many records that were."""
+        """Remove all expired records now, and return how many were removed."""
 
     @abstractmethod
     def ping(self) -> None:
-        """Return when the store takes new carts.
+        """Return if the store takes new carts.
 
-        Raise StoreFull when it has no room for a new cart, and StoreError when it fails.
+        Raises StoreFull if it has no room for a new cart, and StoreError if it fails.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Give back what the store holds. It is not used after that."""
+        """Release all resources of the store. It must not be used afterwards."""
 
     def startup_warnings(self) -> list[str]:
-        """What whoever runs this store should know at the start, a sentence each; none when all is well."""
+        """Return warnings about the configuration of the store for its operator, one sentence each."""
         return []
 
     def operation(self) -> AbstractContextManager[object]:
-        """Calls made inside of it belong to one request, and share the time that a request may take."""
+        """Return a context for the calls of one request, which share the time that a request may take."""
         return nullcontext()
 
 
 def check_name(name: str) -> None:
-    """Raise RecordUnreadable when something is stored under a name that is no user id, so that no cart can have it."""
+    """Raise RecordUnreadable if a record is stored under a name that is no user_id, so that no request can reach it."""
     if not is_user_id(name):
         raise RecordUnreadable from ValueError("its name is no user_id")
 
 
 def allowed_when_full(old: Record | None, new: Record) -> bool:
-    """Whether this is written even when the store is full: all but what makes a cart larger, or a new one.
+    """Return whether a full store takes this write. It rejects only writes that create a cart or make one larger.
 
-    So a cart can be removed, made smaller, sealed and opened again, though a key or a mark may take more than what is
-    removed: a cart has a bounded number of them.
+    So a cart can be removed, made smaller, sealed and unsealed. A key or a mark may add more bytes than the write
+    removes, but the number of both is bounded.
     """
     if old is None:
         return False

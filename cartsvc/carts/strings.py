@@ -41,7 +41,7 @@ class StringRule(Struct, frozen=True):
         return re.fullmatch(self.pattern, text) is not None
 
     def up_to(self, max_length: int) -> StringRule:
-        """Return this rule with another greatest length."""
+        """Return this rule with another maximum length."""
         return structs.replace(self, max_length=max_length)
 
     def json_schema(self) -> dict[str, str | int]:

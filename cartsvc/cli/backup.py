@@ -1,7 +1,7 @@
-"""One line of a back-up: a record as JSON with named fields, and the strict way back.
+"""Write a record as one line of a backup, JSON with named members, and read it back strictly.
 
-Each line stands for itself and says its format, so that back-ups can be split, joined and searched. Whatever the store
-keeps of a user_id is in it but the tag, which is new at every write. Times have their milliseconds.
+Each line is complete and contains the version of its format, so that backups can be split, joined and searched. It has
+everything that the store keeps for a user_id except the tag, which is new at every write. Times have milliseconds.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct, structs
@@ -22,21 +22,31 @@ from cartsvc.errors import Fault, InvalidRequest, RecordUnreadable, pointer_segm
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FORMAT = 1
+FORMAT: Final = 1
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _MESSAGE = re.compile(r"(?P<detail>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
-_PATH_SEGMENT = re.compile(r"\.(\w+)|\[(\d+)\]")  # msgspec writes [...] for a member of options, which it does not name
+_PATH_SEGMENT = re.compile(r"\.(\w+)|\[(\d+)\]")  # msgspec writes [...] for any member of options
 
 
-class _Time(int):
-    """Milliseconds since the epoch; in the line as 2026-01-02T03:04:05.678Z (RFC 3339)."""
+class _Time:
+    """A time; in the line as 2026-01-02T03:04:05.678Z (RFC 3339)."""
 
-    __slots__ = ()
+    __slots__ = ("ms",)
+
+    def __init__(self, ms: int) -> None:
+        self.ms = ms  # milliseconds since the epoch
+
+    def __str__(self) -> str:
+        """Return the text in the line. Raise OverflowError before the year 1 and after 9999."""
+        moment = _EPOCH + timedelta(milliseconds=self.ms)
+        return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
-_Token = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]  # an ETag stands in a header: no quote, no line end
+_Token = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]  # part of a header (ETag): no quote, no line end
 _Digest = Annotated[bytes, Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
+
+# ---- the members of a line, in their order; their names are public, those of a record's attributes are not ----
 
 
 class _Item(Struct, forbid_unknown_fields=True):
@@ -90,31 +100,53 @@ class _Line(Struct, forbid_unknown_fields=True):
     marks: list[_Mark]
 
 
-# The names of a line are public; those of attributes are not. The tag is left out.
-_PARTS = {
-    "expires_at": "expires_at",
-    "cart": "cart",
-    "seal": "seal",
-    "keys": "idempotency_keys",
-    "marks": "merge_marks",
-}
-_JSON_NAMES = {"key_digest": "key", "fingerprint": "request"}  # where they differ
+# ---- writing ----
 
 
 def write_line(user_id: str, record: Record) -> bytes:
-    """The record as one line, with its end. Raises RecordUnreadable when it holds a time that no calendar has."""
+    """Return the record as one line, with its end. Raise RecordUnreadable when a time is outside the calendar."""
     try:
-        parts = {name: _to_json(name, getattr(record, attribute)) for name, attribute in _PARTS.items()}
+        return _encoder.encode(_to_line(user_id, record)) + b"\n"
     except OverflowError as error:
         raise RecordUnreadable from error
-    return msgspec.json.encode({"format": FORMAT, "user_id": user_id, **parts}) + b"\n"
+
+
+def _to_line(user_id: str, record: Record) -> _Line:
+    cart, seal = record.cart, record.seal
+    return _Line(
+        FORMAT,
+        user_id,
+        _Time(record.expires_at),
+        None if cart is None else _to_cart(cart),
+        None if seal is None else _Seal(seal.merge_id, seal.target, seal.strategy, _Time(seal.at)),
+        [_Key(key.key_digest, key.fingerprint, key.status, _Time(key.at)) for key in record.idempotency_keys],
+        [
+            _Mark(mark.merge_id, mark.source, mark.done, _Time(mark.at), _Time(mark.source_expires_at))
+            for mark in record.merge_marks
+        ],
+    )
+
+
+def _to_cart(cart: Cart) -> _Cart:
+    items = [
+        _Item(item.item_id, item.product_id, dict(item.options), item.quantity, item.unit_price, _Time(item.added_at))
+        for item in cart.items
+    ]
+    times = (_Time(cart.created_at), _Time(cart.updated_at), _Time(cart.expires_at))
+    return _Cart(cart.etag, cart.version, items, cart.currency, *times)
+
+
+_encoder = msgspec.json.Encoder(enc_hook=str)  # of _Time; msgspec knows the other types
+
+
+# ---- reading ----
 
 
 def read_line(line: bytes, *, tag: str, now: int) -> tuple[str, Record]:
     """Return the user_id and the record of a line; the record gets this tag.
 
-    ``now`` is in milliseconds since the epoch. Raises InvalidRequest, which names what is wrong and where, unless the
-    service could have made this record by now.
+    ``now`` is in milliseconds since the epoch. Raise InvalidRequest, which lists the faults with their places, unless
+    the service could have written this record by now.
     """
     try:
         parsed = _decoder.decode(line)
@@ -124,45 +156,40 @@ def read_line(line: bytes, *, tag: str, now: int) -> tuple[str, Record]:
         pointer = "".join(f"/{name or index}" for name, index in _PATH_SEGMENT.findall(path or ""))
         raise InvalidRequest([Fault(pointer, f"{detail}.")]) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequest([Fault("", f"This is no JSON: {error}.")]) from None
+        raise InvalidRequest([Fault("", f"This is not JSON: {error}.")]) from None
     if faults := list(_repeated_names(line)):
         raise InvalidRequest(faults)
-    record = Record(
-        tag,
-        None if parsed.cart is None else _cart(parsed.cart),
-        tuple([IdempotencyKey(k.key, k.request, k.status, int(k.at)) for k in parsed.keys]),
-        tuple([MergeMark(m.merge_id, m.source, m.done, int(m.at), int(m.source_expires_at)) for m in parsed.marks]),
-        None if (s := parsed.seal) is None else Seal(s.merge_id, s.target, s.strategy, int(s.at)),
-        int(parsed.expires_at),
-    )
+    record = _from_line(parsed, tag)
     if faults := list(record_faults(parsed.user_id, record, now=now)):
         raise InvalidRequest(faults)
     return parsed.user_id, record
 
 
-def _to_json(name: str, part: Any) -> Any:  # noqa: ANN401 - any part of a record, and what JSON is made of
-    if isinstance(part, Struct):
-        return {_JSON_NAMES.get(each, each): _to_json(each, getattr(part, each)) for each in part.__struct_fields__}
-    if name == "options":
-        return dict(part)
-    if isinstance(part, tuple):
-        return [_to_json("", each) for each in part]
-    return _format_time(part) if name.endswith("at") else part
-
-
-def _format_time(milliseconds: int) -> str:
-    moment = _EPOCH + timedelta(milliseconds=milliseconds)
-    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+def _from_line(line: _Line, tag: str) -> Record:
+    cart, seal = line.cart, line.seal
+    return Record(
+        tag,
+        None if cart is None else _from_cart(cart),
+        tuple([IdempotencyKey(key.key, key.request, key.status, key.at.ms) for key in line.keys]),
+        tuple(
+            [
+                MergeMark(mark.merge_id, mark.source, mark.done, mark.at.ms, mark.source_expires_at.ms)
+                for mark in line.marks
+            ]
+        ),
+        None if seal is None else Seal(seal.merge_id, seal.target, seal.strategy, seal.at.ms),
+        line.expires_at.ms,
+    )
 
 
 def _parse_time(_: type, text: object) -> _Time:
-    """What JSON has no type for: only a time. Written as _format_time does, or refused."""
+    """Return the time of a text that is exactly as _Time writes it; no other type of a line needs this hook."""
     try:
         moment = datetime.fromisoformat(text) if isinstance(text, str) else _EPOCH
         time = _Time((moment - _EPOCH) // timedelta(milliseconds=1))
-    except (ValueError, TypeError):  # no time; one without a zone
+    except (ValueError, TypeError):  # not a time; a time without a zone
         time = _Time(0)
-    if time < 0 or _format_time(time) != text:
+    if time.ms < 0 or str(time) != text:
         raise ValueError("A time is written as in 2026-01-02T03:04:05.678Z")
     return time
 
@@ -170,30 +197,30 @@ def _parse_time(_: type, text: object) -> _Time:
 _decoder = msgspec.json.Decoder(_Line, dec_hook=_parse_time)
 
 
-def _cart(line: _Cart) -> Cart:
-    """The cart, if the rules of carts could have made it; they make it anew from what stands in the line."""
-    pointers = [f"/cart/items/{number}" for number in range(len(line.items))]
-    lines = [
-        NewItem(each.product_id, each.quantity, each.options, each.unit_price, _currency(line, each), pointer)
-        for each, pointer in zip(line.items, pointers, strict=True)
+def _from_cart(cart: _Cart) -> Cart:
+    """Return the cart. Raise InvalidRequest unless the rules of carts create the same cart from its content."""
+    pointers = [f"/cart/items/{number}" for number in range(len(cart.items))]
+    new_items = [
+        NewItem(item.product_id, item.quantity, item.options, item.unit_price, _currency(cart, item), pointer)
+        for item, pointer in zip(cart.items, pointers, strict=True)
     ]
     # The limits are the greatest that settings allow, because the backup may come from a shop with larger ones. Texts
     # stay as they are, because the id of an item that was stored before texts were normalised depends on them.
-    made = validate_new_items(lines, limits=MAX_LIMITS, at=int(line.updated_at), as_stored=True).items
+    made = validate_new_items(new_items, limits=MAX_LIMITS, at=cart.updated_at.ms, as_stored=True).items
     faults = [
         Fault(pointer + "/item_id", "This is not the item_id of the product and its options.")
-        for pointer, each, item in zip(pointers, line.items, made, strict=False)
-        if each.item_id != item.item_id
+        for pointer, item, expected in zip(pointers, cart.items, made, strict=False)
+        if item.item_id != expected.item_id
     ]
-    if len(made) < len(line.items):  # and so the others are not those of these places
+    if len(made) < len(cart.items):  # two items became one, so later ones were compared with the wrong item
         faults = [Fault("/cart/items", "Two items have the same product and the same options.")]
-    if line.currency is not None and all(each.unit_price is None for each in line.items):
-        faults.append(Fault("/cart/currency", "A currency stands only where an item has a price."))
+    if cart.currency is not None and all(item.unit_price is None for item in cart.items):
+        faults.append(Fault("/cart/currency", "A currency is allowed only if an item has a price."))
     if faults:
         raise InvalidRequest(faults)
-    items = [structs.replace(item, added_at=int(each.added_at)) for item, each in zip(made, line.items, strict=True)]
-    times = (int(line.created_at), int(line.updated_at), int(line.expires_at))
-    return Cart(line.etag, line.version, tuple(items), line.currency, *times)
+    items = [structs.replace(new, added_at=item.added_at.ms) for new, item in zip(made, cart.items, strict=True)]
+    times = (cart.created_at.ms, cart.updated_at.ms, cart.expires_at.ms)
+    return Cart(cart.etag, cart.version, tuple(items), cart.currency, *times)
 
 
 def _currency(cart: _Cart, item: _Item) -> str | None:
@@ -205,7 +232,7 @@ class _Repeating(dict[str, Any]):
 
 
 def _repeated_names(line: bytes) -> Iterator[Fault]:
-    """Yield the places of names that are there twice in one object: msgspec would take the last one's value."""
+    """Yield a fault for each object with a repeated name, because msgspec silently uses the last value."""
     repeats = False
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -223,7 +250,7 @@ def _repeated_names(line: bytes) -> Iterator[Fault]:
 
 def _repeating(part: Any, pointer: str) -> Iterator[Fault]:  # noqa: ANN401 - what JSON is made of
     if isinstance(part, _Repeating):
-        yield Fault(pointer, "A name is there twice in this object.")
+        yield Fault(pointer, "This object has a name twice.")
     members = enumerate(part) if isinstance(part, list) else part.items() if isinstance(part, dict) else ()
     for name, each in members:
         yield from _repeating(each, pointer + pointer_segment(str(name)))

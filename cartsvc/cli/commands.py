@@ -1,4 +1,4 @@
-"""flask carts: what whoever runs the service does with all records of its store: out, in, count, clear away."""
+"""``flask carts``: export, import, count and purge the records of a store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from msgspec import structs
 
 from cartsvc.carts import record as records
 from cartsvc.carts.cart import check_user_id, is_user_id
-from cartsvc.carts.record import GUEST_PREFIX, Record, live_cart
+from cartsvc.carts.record import GUEST_PREFIX, Record
 from cartsvc.cli.backup import read_line, write_line
 from cartsvc.errors import CartsvcError, InvalidRequest, OutcomeUnknown, RecordUnreadable, StoreError, driver_words
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
     from cartsvc.carts.store import CartStore
 
-_MAX_NAME = 200  # characters that are shown of a name that is no user id
-_MAX_LINE_BYTES = 64 * 2**20  # bytes of a line; a record of the largest cart that settings allow takes a third of that
-_HOUR_MS = 3_600_000  # milliseconds
+_MAX_NAME = 200  # characters shown of a name that is not a user id
+_MAX_LINE_BYTES = 64 * 2**20  # the largest cart that settings allow takes a third of it
+_HOUR_MS = 3_600_000
 _SPANS = {"an hour": _HOUR_MS, "a day": 24 * _HOUR_MS, "a week": 168 * _HOUR_MS, "30 days": 720 * _HOUR_MS}
-_OUTCOMES = ("imported", "there already", "replaced", "skipped", "expired", "wrong", "unreadable")
-_CONFLICTS = {"skipped": "has another record, which stays", "replaced": "had another record, which is gone"}
+_OUTCOMES = ("imported", "unchanged", "replaced", "skipped", "expired", "invalid", "unreadable")
+_CONFLICTS = {"skipped": "has another record, which was kept", "replaced": "had another record, which was replaced"}
 
 
 class _Context(NamedTuple):
-    """What the commands work with."""
+    """The objects that the commands use."""
 
     store: CartStore
     clock: Callable[[], int]
@@ -42,28 +42,28 @@ class _Context(NamedTuple):
 
 
 class _Command(click.Command):
-    """Refuses where there is nothing to work on, and says what went wrong instead of where in the code."""
+    """A command that needs a shared store, and reports errors as messages without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
         if not ctx.obj.store.shared:
             raise click.ClickException(
-                "These carts are in the memory of the process that serves them, and this command is another process: "
-                "it would find none of them. CARTSVC_STORE_URL names the store; lmdb:// and valkey:// can be reached."
+                "This command does not support memory://, because its carts are inside the server process. Set "
+                "CARTSVC_STORE_URL to the lmdb:// or valkey:// URL of the service."
             )
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            raise  # click ends quietly when nobody reads any more
+            raise  # click ends quietly when the reader has closed the pipe
         except (CartsvcError, OSError) as error:
             raise click.ClickException(_explain(error)) from error
 
 
 def carts_commands(store: CartStore, *, clock: Callable[[], int], new_tag: Callable[[], str]) -> click.Group:
-    """``flask carts`` on this store. ``clock`` tells milliseconds since the epoch, ``new_tag`` makes new tokens."""
+    """Return ``flask carts`` for this store. ``clock`` returns milliseconds since the epoch, ``new_tag`` new tokens."""
     context = _Context(store, clock, new_tag)
     commands = [_export, _import, _stats, _purge]
     return click.Group(
-        "carts", commands=commands, context_settings={"obj": context}, help="Back up, move and clear carts."
+        "carts", commands=commands, context_settings={"obj": context}, help="Back up, move, count and purge carts."
     )
 
 
@@ -71,9 +71,9 @@ def carts_commands(store: CartStore, *, clock: Callable[[], int], new_tag: Calla
 @click.argument("file", default="-")
 @click.pass_obj
 def _export(context: _Context, file: str) -> None:
-    """Write all records to FILE, or to standard output: JSON Lines, one record a line.
+    """Write all records to FILE, or to standard output: JSON Lines, one record per line.
 
-    FILE gets its name when it is complete; until then another one of that name stays. Only its owner can read it.
+    An existing FILE is replaced once the export is complete. FILE is readable by its owner only.
     """
     counts: Counter[str] = Counter()
     with _output(file) as out:
@@ -94,14 +94,14 @@ def _export(context: _Context, file: str) -> None:
     type=click.Choice(["skip", "replace"]),
     default="skip",
     show_default=True,
-    help="Where a user has another record already: let that one stay, or put this one in its place.",
+    help="What to do if a user already has another record: keep it, or replace it.",
 )
 @click.pass_obj
 def _import(context: _Context, file: BinaryIO, on_conflict: str) -> None:
-    """Read records from FILE, or from standard input, as export has written them.
+    """Read records from FILE, or from standard input, as written by export.
 
-    Each one is imported whole or not at all. A line that is wrong is named and left out. It can be run again: what is
-    there already is left as it is.
+    Each record is imported completely or not at all. Invalid lines are reported and skipped. It is safe to run an
+    import again.
     """
     counts: Counter[str] = Counter()
     run = context.new_tag()
@@ -114,13 +114,13 @@ def _import(context: _Context, file: BinaryIO, on_conflict: str) -> None:
                 continue
             outcome = context.store.update(user_id, _import_change(record, run, replace=on_conflict == "replace"))
         except InvalidRequest as error:
-            counts["wrong"] += 1
+            counts["invalid"] += 1
             _echo(f"line {number}: " + " ".join(f"{fault.pointer} {fault.detail}".strip() for fault in error.faults))
         except RecordUnreadable as error:
             _count_unreadable(counts, f"line {number}: {user_id}", error)
         except StoreError as error:
-            unsure = isinstance(error, OutcomeUnknown)
-            _echo(f"line {number}: {'The store did not say whether this was written.' if unsure else _explain(error)}")
+            in_doubt = isinstance(error, OutcomeUnknown)
+            _echo(f"line {number}: {'This record may or may not have been written.' if in_doubt else _explain(error)}")
             _echo(_summary(counts, *_OUTCOMES))
             raise click.ClickException("Import stopped. It is safe to run it again.") from error
         else:
@@ -133,16 +133,16 @@ def _import(context: _Context, file: BinaryIO, on_conflict: str) -> None:
 @click.command("stats", cls=_Command)
 @click.pass_obj
 def _stats(context: _Context) -> None:
-    """Count what is stored, as JSON. Bytes are those of ids and records; a store takes some more.
+    """Count carts, items and bytes, as JSON. Bytes are those of ids and records; a store needs some more.
 
-    A record that cannot be read is named on standard error, and the command ends with 1.
+    Unreadable records are reported on standard error, and the command exits with status 1.
     """
     counts: Counter[str] = Counter()
     spans = dict.fromkeys([*_SPANS, "later"], 0)
     largest: tuple[int, str | None] = (0, None)
     for user_id, record in _readable_records(context.store, counts, label="Counting", quiet=False):
         now, size = context.clock(), len(user_id) + len(records.encode(record))
-        cart = live_cart(record, now=now)
+        cart = record.cart_at(now)
         counts.update(records=1, bytes=size, carts=int(cart is not None), tombstones=int(cart is None))
         counts.update(
             guests=int(cart is not None and user_id.startswith(GUEST_PREFIX)),
@@ -160,37 +160,37 @@ def _stats(context: _Context) -> None:
 
 
 @click.command("purge", cls=_Command)
-@click.option("--unreadable", is_flag=True, help="Erase the records that cannot be decoded instead.")
-@click.option("--user", "user_id", help="Erase all that is stored for this user_id instead.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--unreadable", is_flag=True, help="Delete the records that cannot be decoded instead.")
+@click.option("--user", "user_id", help="Delete everything that is stored for this user_id instead.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.pass_obj
 def _purge(context: _Context, *, unreadable: bool, user_id: str | None, yes: bool) -> None:
-    """Clear away at once what has expired; the service does that too, bit by bit."""
+    """Delete expired records now. The service deletes them too, little by little."""
     if unreadable and user_id is not None:
-        raise click.UsageError("--unreadable or --user, not both.")
+        raise click.UsageError("Use either --unreadable or --user.")
     if user_id is not None:
         check_user_id(user_id)
-        _confirm(f"Erase all that is stored for {user_id}?", yes=yes)
-        _echo(f"{user_id}: {_describe_erased(context.store.delete(user_id), now=context.clock())}.")
+        _confirm(f"Delete everything that is stored for {user_id}?", yes=yes)
+        _echo(f"{user_id}: {_describe_deleted(context.store.delete(user_id), now=context.clock())}.")
     elif unreadable:
-        _confirm("Erase what this version cannot read? A newer one may be able to.", yes=yes)
+        _confirm("Delete the records that this version cannot read? A newer version may be able to read them.", yes=yes)
         counts: Counter[str] = Counter()
-        for each, record in _with_progress(context.store, label="Looking", quiet=False):
+        for each, record in _with_progress(context.store, label="Searching", quiet=False):
             if isinstance(record, RecordUnreadable):
                 context.store.delete(each)
-                counts["erased"] += 1
-                _echo(f"{_shown(each)}: erased.")
-        _echo(f"{counts['erased']} unreadable records erased.")
+                counts["deleted"] += 1
+                _echo(f"{_shown(each)}: deleted.")
+        _echo(f"{counts['deleted']} unreadable records deleted.")
     else:
-        _echo(f"{context.store.purge_expired()} expired records cleared away.")
+        _echo(f"{context.store.purge_expired()} expired records deleted.")
 
 
-# ---- what goes out ----
+# ---- export ----
 
 
 @contextmanager
 def _output(path: str) -> Iterator[BinaryIO]:
-    """Standard output; or a file that gets its name once all of it is on the disk."""
+    """Open standard output, or a file that gets its name once all of it is on the disk."""
     if path == "-":
         out = sys.stdout.buffer
         yield out
@@ -198,7 +198,7 @@ def _output(path: str) -> Iterator[BinaryIO]:
         return
     target = Path(path).resolve()
     if target.exists() and not target.is_file():
-        raise click.ClickException(f"{path} is no file; '-' writes to standard output.")
+        raise click.ClickException(f"{path} is not a file. Use '-' for standard output.")
     descriptor, unfinished = tempfile.mkstemp(dir=target.parent, prefix=f"{target.name}.")
     try:
         with open(descriptor, "wb") as file:  # noqa: PTH123 - Path has no way to open a descriptor
@@ -217,7 +217,7 @@ def _output(path: str) -> Iterator[BinaryIO]:
 def _readable_records(
     store: CartStore, counts: Counter[str], *, label: str, quiet: bool
 ) -> Iterator[tuple[str, Record]]:
-    """All records that can be decoded; the others are named and counted."""
+    """Yield the records that can be decoded; report and count the others."""
     for user_id, record in _with_progress(store, label=label, quiet=quiet):
         if isinstance(record, RecordUnreadable):
             _count_unreadable(counts, _shown(user_id), record)
@@ -226,7 +226,7 @@ def _readable_records(
 
 
 def _with_progress(store: CartStore, *, label: str, quiet: bool) -> Iterator[tuple[str, Record | RecordUnreadable]]:
-    """All records, counted by a progress bar on a terminal; nobody knows how many there are."""
+    """Yield all records, counted by a progress bar on a terminal; their number is not known in advance."""
     hidden = quiet or not sys.stderr.isatty()
     with click.progressbar(
         store.scan(), label=label, show_pos=True, file=sys.stderr, hidden=hidden, update_min_steps=100
@@ -234,11 +234,11 @@ def _with_progress(store: CartStore, *, label: str, quiet: bool) -> Iterator[tup
         yield from bar
 
 
-# ---- what comes in ----
+# ---- import ----
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, and their numbers from 1; with a progress bar on a terminal."""
+    """Yield the lines that are not blank with their numbers from 1, and show a progress bar on a terminal."""
     size = 0
     if file.seekable():
         start = file.tell()
@@ -252,21 +252,22 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
         while line := file.readline(_MAX_LINE_BYTES):
             number += 1
             if len(line) == _MAX_LINE_BYTES and not line.endswith(b"\n"):
-                raise click.ClickException(f"line {number}: Longer than any record. This is no back-up.")
+                raise click.ClickException(f"line {number}: Longer than any record. The file is not a backup.")
             if not line.isspace():
                 yield number, line
             bar.update(len(line))
 
 
 def _import_change(record: Record, run: str, *, replace: bool) -> Callable[[Record | None], tuple[Record | None, str]]:
-    """The change that brings this record in, unless another one is there that is to stay.
+    """Return the change that stores this record unless another record is to be kept, and returns the outcome.
 
-    What this run has brought itself gives way: a back-up may have a record twice, and the later one is the newer one.
+    A record that this run has imported itself is replaced: a backup may contain a record twice, and the later line is
+    the newer one.
     """
 
     def change(old: Record | None) -> tuple[Record | None, str]:
         if old is not None and structs.replace(old, tag=record.tag) == record:
-            return old, "there already"
+            return old, "unchanged"
         if old is None or old.tag.startswith(f"{run}."):
             return record, "imported"
         return (record, "replaced") if replace else (old, "skipped")
@@ -274,11 +275,11 @@ def _import_change(record: Record, run: str, *, replace: bool) -> Callable[[Reco
     return change
 
 
-# ---- what is said ----
+# ---- messages ----
 
 
 def _echo(text: str) -> None:
-    """To standard error, where it is not mixed with what is exported; a progress bar makes way for it."""
+    """Write to standard error, apart from exported records, in place of a progress bar."""
     click.echo(("\r\x1b[K" if sys.stderr.isatty() else "") + text, err=True)
 
 
@@ -301,15 +302,15 @@ def _explain(error: Exception) -> str:
     return f"{error} ({words})" if words else str(error)
 
 
-def _describe_erased(found: Record | RecordUnreadable | None, *, now: int) -> str:
+def _describe_deleted(found: Record | RecordUnreadable | None, *, now: int) -> str:
     if found is None:
         return "nothing was stored"
     if isinstance(found, RecordUnreadable):
-        return "an unreadable record was removed"
-    cart = live_cart(found, now=now)
+        return "an unreadable record was deleted"
+    cart = found.cart_at(now)
     if cart is None:
-        return "a record without a cart was removed"
-    return f"a cart was removed, number of items: {len(cart.items)}"
+        return "a record without a cart was deleted"
+    return f"a cart was deleted, number of items: {len(cart.items)}"
 
 
 def _summary(counts: Counter[str], *names: str) -> str:
@@ -317,9 +318,9 @@ def _summary(counts: Counter[str], *names: str) -> str:
 
 
 def _finish(counts: Counter[str], *names: str) -> None:
-    """Say what was done; fail if something was left out that should not have been."""
+    """Print the counts. Exit with status 1 if invalid lines or unreadable records were skipped."""
     _echo(_summary(counts, *names))
-    if counts["wrong"] or counts["unreadable"]:
+    if counts["invalid"] or counts["unreadable"]:
         sys.exit(1)
 
 

@@ -1,1 +1,1 @@
-"""What gunicorn.conf.py plugs into gunicorn."""
+"""The classes and hooks with which gunicorn.conf.py extends gunicorn."""

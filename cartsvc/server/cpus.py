@@ -1,4 +1,4 @@
-"""How many processor cores this process may use."""
+"""Find out how many CPUs this process may use."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def available_cpus(cgroups: Path = _CGROUPS) -> int:
-    """The cores that the machine lets this process use and that its container has the time of; at least one.
+    """Return how many CPUs the machine and the container allow this process to use, at least one.
 
-    A container limited to one and a half cores counts two: the half is not left idle.
+    A limit of one and a half CPUs counts as two, so that the half is not left idle.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = _share(cgroups)
@@ -20,7 +20,7 @@ def available_cpus(cgroups: Path = _CGROUPS) -> int:
 
 
 def _share(cgroups: Path) -> float | None:
-    """The time limit of this control group in cores, version 2 or 1; None when there is none."""
+    """Return the CPU limit of this control group (version 2 or 1) in CPUs, or None without a limit."""
     try:
         quota, period = (cgroups / "cpu.max").read_text().split()
         return None if quota == "max" else int(quota) / int(period)

@@ -1,4 +1,4 @@
-"""Format what a start logs: one line on the configuration, and warnings of too little memory or too few files."""
+"""Format the log of a start: one line on the configuration, and warnings of too little memory or too few files."""
 
 from __future__ import annotations
 

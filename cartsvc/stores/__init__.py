@@ -1,4 +1,4 @@
-"""Opens the store that a URL names; its module, and so its driver, is imported only then."""
+"""Open the store that a URL names. Its module, and so its driver, is imported only then."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # ruff: noqa: PLC0415 - only the chosen store is imported
 
-_CLUSTER_NODES = 8  # primaries for which files are kept free: how many there are is known only later
+_CLUSTER_NODES = 8  # primaries for which open files are reserved; their number is known only later
 
 
 def open_store(
@@ -27,11 +27,11 @@ def open_store(
     timeout: float,
     key_prefix: str = KEY_PREFIX,
 ) -> CartStore:
-    """Open the store at this place.
+    """Open the store of this configuration.
 
-    ``clock`` tells milliseconds since the epoch; ``memory_limit`` is in bytes; ``max_readers`` is how many threads of
-    all processes there are at most; ``timeout`` is how many seconds the store may take for one request; ``key_prefix``
-    begins the name of each key in Valkey. Raises StoreUnusable.
+    ``clock`` returns milliseconds since the epoch; ``memory_limit`` is in bytes; ``max_readers`` is the maximum number
+    of threads in all processes together; ``timeout`` is the time of one request in seconds; ``key_prefix`` begins each
+    key in Valkey. Raises StoreUnusable.
     """
     match config:
         case MemoryConfig():
@@ -51,9 +51,9 @@ def open_store(
 def open_script_runner(
     config: StoreConfig, *, clock: Callable[[], int], timeout: float
 ) -> Callable[[bytes, list[str], list[Any]], Any] | None:
-    """What runs a script (its text, keys and arguments) on the server that keeps this place; None without a server.
+    """Return a function that runs a script (text, keys, arguments) on the server of this store; None without a server.
 
-    It takes at most ``timeout`` seconds, over connections of its own. Raises StoreError.
+    The function has its own connections, takes at most ``timeout`` seconds, and raises StoreError.
     """
     if isinstance(config, ValkeyConfig):
         from cartsvc.stores.valkey import ValkeyStore
@@ -63,16 +63,16 @@ def open_script_runner(
 
 
 def count_pools(config: StoreConfig) -> int:
-    """Return how many pools of at most POOL_SIZE connections a process has for this store: one for each server."""
+    """Return how many pools of at most POOL_SIZE connections a process has for this store: one per server."""
     if not isinstance(config, ValkeyConfig):
         return 0
     return max(len(config.hosts), _CLUSTER_NODES) if config.cluster else 1
 
 
 def lock_store(config: StoreConfig) -> object:
-    """Keep others away that must not start beside this server, for as long as what is returned lives.
+    """Lock the store against servers that must not share it with this one, for the life of the object returned.
 
-    To be called before its processes are forked. Raises StoreUnusable when somebody else is there.
+    Call it before the workers are forked. Raises StoreUnusable if another server has the lock.
     """
     if isinstance(config, LmdbConfig):
         from cartsvc.stores.lmdb_lock import DirectoryLock

@@ -1,4 +1,4 @@
-"""The LMDB store: records in one file of a directory, seen by every process of one container or machine."""
+"""The LMDB store: records in one file of a directory, shared by the processes of one container or machine."""
 
 from __future__ import annotations
 
@@ -22,23 +22,22 @@ if TYPE_CHECKING:
     from cartsvc.carts.record import Record
     from cartsvc.stores.urls import LmdbConfig
 
-_MINUTE_MS = 60_000  # milliseconds
-_PURGE_PER_WRITE = 8  # expired records a write clears on its way
-_PAGE_SIZE = 256  # records of a page of a scan, and expired ones cleared in one transaction when room is wanted
-# seconds between two looks for killed readers: what they read is kept until somebody looks
-_READER_CHECK_INTERVAL_S = 30.0
-_RESERVE_DIVISOR = 2  # carts may fill half of the map: with less to spare, large ones found no run of free pages
-_DISK_FULL_CODES = (errno.EDQUOT, errno.EFBIG)  # a quota, a limit on files; for ENOSPC there is a class
-_MIN_FREE_BYTES = 2**16  # bytes left on a disk that is not full
-_NEW_PAGES = 4  # that a small cart may take: a leaf and a branch in either table are split for it
-_MIN_FREE = 2**17  # bytes left for carts, on the disk and in the file, whose last changes keep some of its pages
+_MINUTE_MS = 60_000
+_PURGE_PER_WRITE = 8  # expired records that a write removes in addition
+_PAGE_SIZE = 256  # records per page of a scan, and expired records per transaction of a purge
+_READER_CHECK_INTERVAL_S = 30.0  # a killed reader keeps its pages from reuse until a process checks for it
+_RESERVE_DIVISOR = 2  # carts may fill half of the map: with a smaller reserve, large carts found no run of free pages
+_DISK_FULL_CODES = (errno.EDQUOT, errno.EFBIG)  # a quota, and a limit on file sizes; ENOSPC has an exception class
+_MIN_DISK_FREE_BYTES = 2**16  # on a disk that is not full
+_NEW_PAGES = 4  # pages that a small cart may take: in each of the two tables it splits a leaf and a branch
+_MIN_FREE_BYTES = 2**17  # for carts, on the disk and in the file, whose last changes keep some of its pages
 
 
 class LmdbStore(CartStore):
-    """Records of one machine, in LMDB: two tables, the records and who expires in which minute.
+    """Keep records in LMDB, in two tables: the records, and an index of the minutes in which they expire.
 
-    To be opened by each process after its fork. ``max_readers`` is how many threads of all processes read at the same
-    time at most. A write transaction waits for the others, of all processes; a read waits for nobody.
+    Each process opens its own store, after its fork. ``max_readers`` is the maximum number of threads, in all processes
+    together, that read at the same time. Write transactions of all processes are serialised; a read never waits.
     """
 
     shared: ClassVar[bool] = True
@@ -60,7 +59,7 @@ class LmdbStore(CartStore):
                     max_dbs=2,
                     max_readers=max_readers,
                     max_spare_txns=1,
-                    readahead=False,  # carts are read one by one, in no order
+                    readahead=False,  # carts are read one at a time, in no order
                 )
                 opened.enter_context(closing(self._env))
                 self._env.reader_check()
@@ -72,16 +71,16 @@ class LmdbStore(CartStore):
             self._opened = opened.pop_all()
 
     def get(self, user_id: str) -> Record | None:
-        """Look the record up in the last committed state."""
+        """Read the record from the last committed state."""
         with self._errors(), self._begin() as txn:
             data = txn.get(_key(user_id), db=self._records)
         if data is None:
             return None
         record = records.decode(data)
-        return record if record.expires_at > self._clock() else None
+        return record if record.is_live(self._clock()) else None
 
     def update(self, user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
-        """Change the record in a write transaction; in a second one if there was no room and now there may be."""
+        """Change the record in a write transaction. If the store is full and space was reclaimed, try once more."""
         key = _key(user_id)
         try:
             return self._update(key, change)
@@ -91,7 +90,7 @@ class LmdbStore(CartStore):
         return self._update(key, change)
 
     def scan(self) -> Iterator[tuple[str, Record | RecordUnreadable]]:
-        """Go through the keys page by page: a long read would keep all pages that are replaced meanwhile."""
+        """Read the keys in pages, because a long read transaction would keep all pages replaced in the meantime."""
         after = b""
         while page := self._page(after):
             after = page[-1][0]
@@ -103,11 +102,11 @@ class LmdbStore(CartStore):
                 except RecordUnreadable as error:
                     yield user_id, error
                 else:
-                    if record.expires_at > self._clock():
+                    if record.is_live(self._clock()):
                         yield user_id, record
 
     def delete(self, user_id: str) -> Record | RecordUnreadable | None:
-        """Remove the record. What the other table has of one that cannot be decoded goes in its time."""
+        """Remove the record. The index entry of a record that cannot be decoded is removed when its minute is over."""
         key = _key(user_id)
         with self._errors(), self._begin(write=True) as txn:
             data = txn.pop(key, db=self._records)
@@ -121,7 +120,7 @@ class LmdbStore(CartStore):
             return record
 
     def purge_expired(self) -> int:
-        """Clear all of the minutes that are over, some in each transaction."""
+        """Remove the records of all minutes that are over, _PAGE_SIZE per transaction."""
         total, more = 0, True
         while more:
             cleared, more = self._clear_many()
@@ -129,18 +128,18 @@ class LmdbStore(CartStore):
         return total
 
     def ping(self) -> None:
-        """Begin a write, because a process that is stuck in one keeps all others from writing.
+        """Begin a write transaction, because a process that is stuck in one blocks the writes of all processes.
 
-        The store is full when fewer pages of the map's half are left than a small cart may take, or less than 128 KiB
-        of the file and the disk together, and nothing has expired that the next write would clear. Some small carts may
-        still find room in pages that have some; a quota of the disk shows only when a write fails.
+        The store is full if half of the map has fewer pages left than a small cart may take, or if the file and the
+        disk together have less than 128 KiB left, and nothing has expired that the next write would remove. Some small
+        carts may still fit into pages that are partly used. A disk quota shows only when a write fails.
         """
         with self._errors(), self._begin(write=True) as txn:
             if self._is_full(txn):
                 raise StoreFull
 
     def close(self) -> None:
-        """Close the file, and let its directory go."""
+        """Close the file, and release the lock on its directory."""
         self._opened.close()
 
     def _update(self, key: bytes, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
@@ -149,7 +148,7 @@ class LmdbStore(CartStore):
             self._clear(txn, now, _PURGE_PER_WRITE)
             data = txn.get(key, db=self._records)
             stored = None if data is None else records.decode(data)
-            old = stored if stored is not None and stored.expires_at > now else None
+            old = stored if stored is not None and stored.is_live(now) else None
             new, result = change(old)
             if new is None and stored is not None:
                 txn.delete(_expiry_key(key, stored), db=self._expiry_index)
@@ -176,7 +175,7 @@ class LmdbStore(CartStore):
             return list(islice(cursor, _PAGE_SIZE))
 
     def _reclaim(self) -> bool:
-        """Whether there may be more room than before: killed readers are forgotten, or expired records are gone."""
+        """Free the pages of killed readers and expired records; return whether that may have made room."""
         with self._errors():
             forgotten = self._env.reader_check()
         return self._clear_many()[0] > 0 or forgotten > 0
@@ -186,8 +185,9 @@ class LmdbStore(CartStore):
             return self._clear(txn, self._clock(), _PAGE_SIZE)
 
     def _clear(self, txn: lmdb.Transaction[bytes], now: int, max_count: int) -> tuple[int, bool]:
-        """Remove at most ``max_count`` records of minutes that are over; tells how many, and whether there may be
-        more.
+        """Remove at most ``max_count`` records of minutes that are over.
+
+        Returns how many were removed, and whether there may be more.
         """
         over = _minute(now)
         cleared = 0
@@ -200,27 +200,27 @@ class LmdbStore(CartStore):
         return cleared, True
 
     def _clear_one(self, txn: lmdb.Transaction[bytes], key: bytes, now: int) -> bool:
-        """Remove the record that was due, unless it was erased and made anew since."""
+        """Remove the record that was due, unless it was deleted and created again since."""
         data = txn.get(key, db=self._records)
         if data is None:
             return False
-        # The minute of one that cannot be decoded is over all the same.
+        # A record that cannot be decoded is removed, because its minute is over too.
         with suppress(RecordUnreadable):
-            if records.decode(data).expires_at > now:
+            if records.decode(data).is_live(now):
                 return False
         return txn.delete(key, db=self._records)
 
     def _page_limit(self, map_size: int) -> int:
-        """How many pages carts may fill. The rest of the map is for changing and removing them: LMDB copies on write.
+        """Return how many pages carts may fill. Changing and removing them needs the rest: LMDB copies on write.
 
-        A file that was filled under a larger map keeps so much room that its carts can be removed.
+        If the file was filled with a larger ``map_size``, enlarge the map, so that carts can still be removed.
         """
-        page, there = self._env.stat()["psize"], self._env.info()["map_size"]
+        page_size, opened_size = self._env.stat()["psize"], self._env.info()["map_size"]
         with self._env.begin() as txn:
-            used = self._used_pages(txn) * page
-        if used > there - there // 4:
-            self._env.set_mapsize(there + used // 2)
-        return map_size // _RESERVE_DIVISOR // page
+            used = self._used_pages(txn) * page_size
+        if used > opened_size - opened_size // 4:
+            self._env.set_mapsize(opened_size + used // 2)
+        return map_size // _RESERVE_DIVISOR // page_size
 
     def _is_full(self, txn: lmdb.Transaction[bytes]) -> bool:
         used = self._used_pages(txn)
@@ -230,13 +230,13 @@ class LmdbStore(CartStore):
             except OSError as error:
                 raise StoreError from error
             free = (self._env.info()["last_pgno"] + 1 - used) * self._env.stat()["psize"]
-            if disk.f_bavail * disk.f_frsize + free >= _MIN_FREE:
+            if disk.f_bavail * disk.f_frsize + free >= _MIN_FREE_BYTES:
                 return False
         with txn.cursor(db=self._expiry_index) as cursor:
             return not (cursor.first() and cursor.key()[:8] < _minute(self._clock()))
 
     def _used_pages(self, txn: lmdb.Transaction[bytes]) -> int:
-        """How many pages hold what is stored; the free ones between do not count."""
+        """Return how many pages are in use, without the free pages of the file."""
         tables = (txn.stat(self._records), txn.stat(self._expiry_index))
         return sum([each["branch_pages"] + each["leaf_pages"] + each["overflow_pages"] for each in tables])
 
@@ -250,15 +250,15 @@ class LmdbStore(CartStore):
             self._env.reader_check()
         try:
             return self._env.begin(write=write)
-        except lmdb.ReadersFullError:  # some may be of processes that were killed
+        except lmdb.ReadersFullError:  # some readers may be of killed processes
             self._env.reader_check()
-        except lmdb.MapResizedError:  # another process was started with a larger map
+        except lmdb.MapResizedError:  # another process has opened the file with a larger map
             self._env.set_mapsize(0)
         return self._env.begin(write=write)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Turn LMDB's errors into ours. What was raised in a transaction has aborted it, and nothing was changed."""
+        """Raise our errors for those of LMDB. An error inside a transaction has aborted it, so nothing was changed."""
         try:
             yield
         except lmdb.Error as error:
@@ -267,9 +267,9 @@ class LmdbStore(CartStore):
             raise StoreError from error
 
     def _disk_is_full(self, error: lmdb.Error) -> bool:
-        """A full disk may take a part of a write; for that LMDB has no other code than for a broken one."""
+        """Return whether the disk is full. LMDB reports a short write on a full disk as it reports a broken disk."""
         code, disk = getattr(error, "code", None), os.statvfs(self._path)
-        return code in _DISK_FULL_CODES or (code == errno.EIO and disk.f_bavail * disk.f_frsize < _MIN_FREE_BYTES)
+        return code in _DISK_FULL_CODES or (code == errno.EIO and disk.f_bavail * disk.f_frsize < _MIN_DISK_FREE_BYTES)
 
 
 def _key(user_id: str) -> bytes:
@@ -277,7 +277,7 @@ def _key(user_id: str) -> bytes:
 
 
 def _expiry_key(key: bytes, record: Record) -> bytes:
-    return _minute(max(0, record.expires_at)) + key  # an import may bring a record from before 1970
+    return _minute(max(0, record.expires_at)) + key  # an imported record may be from before 1970
 
 
 def _minute(milliseconds: int) -> bytes:

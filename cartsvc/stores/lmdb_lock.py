@@ -1,8 +1,8 @@
-"""The guard on an LMDB directory: servers that cannot see each other's processes must not share it.
+"""The lock on an LMDB directory, which keeps out servers of other containers and machines.
 
-LMDB's table of readers goes by process id, and whoever finds an id that he cannot see takes its reader for dead and
-gives its pages away. So all that open the directory must be of one PID namespace on one running machine: workers of one
-server and commands beside it, yes; a second container, no.
+LMDB tracks readers by PID. A process that cannot see a reader's PID assumes that the reader is dead, and reuses its
+pages. Therefore all processes that open the directory must be in one PID namespace of one running machine. The workers
+of a server and the commands next to it are; a second container is not.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from pathlib import Path
 from cartsvc.errors import StoreUnusable
 
 _FILE_NAME = "guard"
-_FILE_SIZE = 512  # bytes: always the same ones, so that a server can start on a full disk
+_FILE_SIZE = 512  # bytes, always the same, so that a server can start on a full disk
 
 
 class DirectoryLock:
-    """Holds a directory for this process, and for others that see its processes, until it is closed.
+    """Lock a directory for this process, and for the processes that can see its PID, until the lock is closed.
 
-    Each of them has a shared lock on one file, which says who they are. A lock goes with its process, however that
-    ends; so what an earlier server wrote does no harm.
+    Each process has a shared lock on one file, which contains the identity of its PID namespace. The operating system
+    releases the lock when the process ends in any way, so a file left by an earlier server has no effect.
     """
 
     def __init__(self, directory: str) -> None:
-        """Make the directory if it is not there (0700). Raises StoreUnusable when somebody else holds it."""
+        """Create the directory (mode 0700) if it is absent. Raises StoreUnusable if another container has locked it."""
         ours = _identity()
         try:
             Path(directory).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -42,31 +42,32 @@ class DirectoryLock:
             self.close()
             raise StoreUnusable(
                 f"{directory} is in use by a server in another container or on another machine ({host}). LMDB's carts "
-                "are for the processes of one container or machine: stop the other one, or keep the carts in Valkey."
+                "are for the processes of one container or machine: stop that server, or keep the carts in Valkey."
             )
 
     def close(self) -> None:
-        """Let the directory go."""
+        """Release the lock."""
         os.close(self._file)
 
     def _acquire(self, ours: str) -> tuple[str, str]:
-        """Take the lock; returns the host's name and the identity of those who have it, us among them or not."""
+        """Take the lock, and return the host name and the identity of the processes that have it."""
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            pass  # somebody is there already
+            pass  # other processes have it already
         else:
             os.pwrite(self._file, f"{socket.gethostname()} {ours}".encode().ljust(_FILE_SIZE), 0)
-        # While we change locks another one may be alone for a moment, and write itself down: so it is read after that.
+        # Changing from the exclusive to the shared lock is not atomic. In between, another process may take the
+        # exclusive lock and write its identity, so the file is read after the change.
         fcntl.flock(self._file, fcntl.LOCK_SH)
         host, _, identity = os.pread(self._file, _FILE_SIZE, 0).decode(errors="replace").partition(" ")
         return host, identity.rstrip()
 
 
 def _identity() -> str:
-    """Running system and PID namespace: the same for all that can see each other's processes."""
+    """Return the running system and the PID namespace, which processes that can see each other's PIDs share."""
     try:
         system = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{system} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:  # not Linux: there the host's name must do
+    except OSError:  # not Linux, where only the host name is available
         return socket.gethostname()

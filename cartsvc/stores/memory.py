@@ -1,4 +1,4 @@
-"""The memory store: records as bytes in one process, under one lock."""
+"""The memory store: records as bytes in one process, with one lock."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
     from cartsvc.carts.record import Record
 
-_SECOND_MS, _MINUTE_MS = 1_000, 60_000  # milliseconds
-_INDEX_OVERHEAD = 150  # bytes a record takes in the two tables beside its key and its own bytes: measured, rounded up
-_SPARSE = 500  # bytes an entry of a set at which it is made anew: one that only grew has at most 130
-_PURGE_PER_WRITE = 8  # expired records a write clears on its way
-_SMALLEST = 360  # bytes of the limit that the smallest of carts takes
+_SECOND_MS, _MINUTE_MS = 1_000, 60_000
+_INDEX_OVERHEAD = 150  # bytes per record in the two tables, without its key and its own bytes: measured, rounded up
+_SPARSE = 500  # bytes per entry from which on a set is rebuilt; a set that only grew has at most 130
+_PURGE_PER_WRITE = 8  # expired records that a write removes in addition
+_SMALLEST = 360  # bytes of the limit that the smallest cart takes
 
 
 class MemoryStore(CartStore):
-    """Records of one process; gone with it.
+    """Keep records in the memory of one process; they are lost when it ends.
 
-    They are kept as bytes: compact, and nobody can change one behind the store's back. ``limit`` is for all keys and
-    records together, in bytes, with what Python adds to each of them.
+    Records are kept as bytes, which are compact and cannot be changed outside the store. ``limit`` bounds all keys and
+    records together, in bytes, including what Python adds to each of them.
     """
 
     shared: ClassVar[bool] = False
@@ -39,24 +39,25 @@ class MemoryStore(CartStore):
         self._lock = threading.Lock()
         self._records: dict[str, bytes] = {}
         self._used = 0
-        # Who expires in which minute, and a heap of those minutes: a write finds expired records without a search.
+        # The user_ids that expire in each minute, and a heap of these minutes, so that a write finds expired records
+        # without a search.
         self._expiry_index: dict[int, set[str]] = {}
         self._minutes: list[int] = []
-        self._searched_at = 0  # when the minute that runs was last searched for want of room
+        self._searched_at = 0  # when the current minute was last searched, because the store was full
 
     def get(self, user_id: str) -> Record | None:
-        """Look the record up, without a lock."""
-        # Looking up a dict is atomic, and the bytes found never change.
+        """Read the record, without the lock."""
+        # Reading a dict is atomic, and the bytes never change.
         stored = self._stored(user_id)
-        return stored if stored is not None and stored.expires_at > self._clock() else None
+        return stored if stored is not None and stored.is_live(self._clock()) else None
 
     def update(self, user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
-        """Change the record under the lock."""
+        """Change the record while holding the lock."""
         with self._lock:
             now = self._clock()
             self._clear(now, _PURGE_PER_WRITE)
             old = self._stored(user_id)
-            if old is not None and old.expires_at <= now:
+            if old is not None and not old.is_live(now):
                 self._drop(user_id, old)
                 old = None
             new, result = change(old)
@@ -67,7 +68,7 @@ class MemoryStore(CartStore):
             return result
 
     def scan(self) -> Iterator[tuple[str, Record | RecordUnreadable]]:
-        """Go through the ids there were at the start."""
+        """Read the records of all user_ids that exist at the start."""
         for user_id in list(self._records):
             try:
                 check_name(user_id)
@@ -79,7 +80,7 @@ class MemoryStore(CartStore):
                     yield user_id, record
 
     def delete(self, user_id: str) -> Record | RecordUnreadable | None:
-        """Remove the record. One that cannot be decoded is searched for in the index."""
+        """Remove the record. A record that cannot be decoded is removed from the index by a search."""
         with self._lock:
             try:
                 record = self._stored(user_id)
@@ -93,7 +94,7 @@ class MemoryStore(CartStore):
             return record
 
     def purge_expired(self) -> int:
-        """Drop all that has expired."""
+        """Drop all expired records."""
         with self._lock:
             before, now = len(self._records), self._clock()
             self._searched_at = 0
@@ -102,9 +103,9 @@ class MemoryStore(CartStore):
             return before - len(self._records)
 
     def ping(self) -> None:
-        """Compare what is used with the limit.
+        """Compare the memory used with the limit.
 
-        The store is full when the limit leaves no room for the smallest of carts, after what has expired is cleared.
+        The store is full if the smallest cart does not fit into the limit after all expired records are dropped.
         """
         with self._lock:
             if self._used + _SMALLEST <= self._limit:
@@ -116,7 +117,7 @@ class MemoryStore(CartStore):
                 raise StoreFull
 
     def close(self) -> None:
-        """Forget everything."""
+        """Drop all records."""
         with self._lock:
             self._records.clear()
 
@@ -150,7 +151,7 @@ class MemoryStore(CartStore):
         self._used -= _memory_cost(user_id, self._records.pop(user_id))
 
     def _forget(self, user_id: str, record: Record) -> None:
-        """Take a record out of the index. A set keeps the memory of all it ever held: one grown sparse is made anew."""
+        """Remove a record from the index. A set keeps the memory of its largest size, so a sparse set is rebuilt."""
         minute = record.expires_at // _MINUTE_MS
         users = self._expiry_index[minute]
         users.discard(user_id)
@@ -170,17 +171,17 @@ class MemoryStore(CartStore):
             del self._expiry_index[heapq.heappop(self._minutes)]
 
     def _clear_this_minute(self, now: int) -> None:
-        """Drop the expired records of the minute that is not over; at most once a second, for it is a search."""
+        """Drop the expired records of the current minute, at most once per second, because that is a search."""
         if abs(now - self._searched_at) < _SECOND_MS:
             return
         self._searched_at = now
         for user_id in list(self._expiry_index.get(now // _MINUTE_MS, ())):
-            with suppress(RecordUnreadable):  # it goes when its minute is over
+            with suppress(RecordUnreadable):  # it is dropped when its minute is over
                 record = records.decode(self._records[user_id])
-                if record.expires_at <= now:
+                if not record.is_live(now):
                     self._drop(user_id, record)
 
 
 def _memory_cost(user_id: str, data: bytes) -> int:
-    """What this record takes of the limit, in bytes: its key stands in both tables."""
+    """Return how many bytes of the limit this record takes. Its key is in both tables."""
     return 2 * sys.getsizeof(user_id) + sys.getsizeof(data) + _INDEX_OVERHEAD

@@ -1,4 +1,4 @@
-"""What a store's URL says: read and checked here, before any driver is imported."""
+"""Parse and check the URL of a store, before any driver is imported."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from msgspec import Struct
 
-POOL_SIZE = 64  # connections of one process to one server; a request that finds none free waits for one
+POOL_SIZE = 64  # connections of one process to one server; when all are in use, a request waits for one
 
 _KIB = 2**10
 _UNITS = {"": 1, "KiB": _KIB, "MiB": _KIB**2, "GiB": _KIB**3, "TiB": _KIB**4}
 _SIZE = re.compile(r"([1-9]\d{0,15})(KiB|MiB|GiB|TiB)?")
-KEY_PREFIX = "cart:"  # begins the name of each key in Valkey, unless a setting says otherwise
-_COUNTERS = "LIMITS:"  # begins the names of the rate limit's counters, as the library limits has it
+KEY_PREFIX = "cart:"  # begins each key in Valkey, unless CARTSVC_KEY_PREFIX is set
+_COUNTERS = "LIMITS:"  # begins the keys of the rate counters; the library limits defines it
 _PREFIX = re.compile(r"[!-~]{1,64}")
 _NO_PREFIX = frozenset("*?[]\\{}'\"")
 _MIN_MAP_SIZE = 4 * _KIB**2
-_LABEL = "[A-Za-z0-9_-]{1,63}"  # of a host's name
+_LABEL = "[A-Za-z0-9_-]{1,63}"  # of a host name
 _DEFAULT_PORT = 6379
 _MAX_PORT = 65_535
 
@@ -31,9 +31,9 @@ class MemoryConfig(Struct, frozen=True):
 
 
 class LmdbConfig(Struct, frozen=True):
-    """``lmdb:///path?sync=on&map_size=4GiB``: a directory, what a commit waits for, and the most its file takes.
+    """``lmdb:///path?sync=on&map_size=4GiB``: a directory, the durability of commits, and the maximum file size.
 
-    Carts may fill half of the map; the rest is for changing and removing them.
+    Carts may fill half of the map; changing and removing them takes the rest.
     """
 
     path: str
@@ -53,18 +53,18 @@ class ValkeyConfig(Struct, frozen=True):
     cluster: bool = False
 
     def __repr__(self) -> str:
-        return f"ValkeyConfig(hosts={self.hosts!r}, ...)"  # no password in any log
+        return f"ValkeyConfig(hosts={self.hosts!r}, ...)"  # without the password, because it may be logged
 
 
 StoreConfig = MemoryConfig | LmdbConfig | ValkeyConfig
 
 
 def check_key_prefix(text: str) -> None:
-    r"""Raise ValueError unless keys in Valkey can begin with this.
+    r"""Raise ValueError unless this can begin the keys in Valkey.
 
     Blanks would split the rule of an access list. ``* ? [ ] \`` would make SCAN and that rule match other keys. Braces
-    would put all carts into one slot of a cluster. A quote is one that a shell or a file of settings has left over. And
-    the counters of the rate limit must not be taken for carts.
+    would put all carts into one slot of a cluster. Quotes are left over from a shell or a file of settings. A prefix
+    that could also begin the key of a rate counter is rejected, because counters must not be read as carts.
     """
     if not _PREFIX.fullmatch(text) or not _NO_PREFIX.isdisjoint(text):
         raise ValueError("must be 1 to 64 printable ASCII characters without blanks, quotes and * ? [ ] { } \\")
@@ -73,7 +73,7 @@ def check_key_prefix(text: str) -> None:
 
 
 def describe(config: StoreConfig) -> str:
-    """Return the URL of this place for a log: without user, password and options."""
+    """Return the URL of this store for a log: without user, password and options."""
     match config:
         case MemoryConfig():
             return "memory://"
@@ -86,7 +86,7 @@ def describe(config: StoreConfig) -> str:
 
 
 def parse_store_url(url: str) -> StoreConfig:
-    """The place that this URL names. Raises ValueError, which says what would be right and repeats no password."""
+    """Return the configuration in this URL. Raises ValueError, whose text has the expected form but no password."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -159,9 +159,9 @@ def _options(parts: SplitResult, known: set[str]) -> dict[str, str]:
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     options = dict(pairs)
     if not options.keys() <= known:
-        # Which one is not said: after a password with an unquoted ? it would be a part of that.
+        # The unknown option is not named, because after an unquoted ? in a password it would be a part of the password.
         takes = f"takes the options {', '.join(sorted(known))}" if known else "takes no options"
         raise ValueError(f"a {parts.scheme} URL {takes}")
     if len(options) != len(pairs):
-        raise ValueError("an option of the URL stands twice")
+        raise ValueError("an option of the URL is given twice")
     return options

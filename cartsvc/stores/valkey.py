@@ -1,4 +1,4 @@
-"""The Valkey store: records on a server or cluster, seen by every machine."""
+"""The Valkey store: records on a server or a cluster, shared by all machines."""
 
 from __future__ import annotations
 
@@ -36,19 +36,18 @@ if TYPE_CHECKING:
     from cartsvc.carts.record import Record
     from cartsvc.stores.urls import ValkeyConfig
 
-_TAG_PREFIX_BYTES = 64  # bytes at the beginning of a record, its tag among them
-# milliseconds: so much later than a record's time the server clears it away, by its own clock
-_EXPIRY_GRACE_MS = 86_400_000
+_TAG_PREFIX_BYTES = 64  # of a record: the bytes that are compared, which include its tag
+_EXPIRY_GRACE_MS = 86_400_000  # how much later than ``expires_at`` the server removes a record, by its own clock
 _LOCK_COUNT = 256
-_SCAN_COUNT = 256  # keys at once, roughly
-_IMMEDIATE_RETRIES = 4  # lost compares that are tried again without a pause, with what the script has found instead
-_RETRY_PAUSE_S = 0.01  # seconds, at most
-_PROBE = "/"  # the name of the key that a ping asks for, and never writes: no user_id has a slash
+_SCAN_COUNT = 256  # keys per page, roughly
+_IMMEDIATE_RETRIES = 4  # failed compares that are retried without a pause, with the record that the script has returned
+_RETRY_PAUSE_S = 0.01  # at most
+_PROBE = "/"  # the name of the key in a ping, which never exists: no user_id has a slash
 _WRONG_TYPE = "WRONGTYPE"
 
 
 class _Script:
-    """A script and the hash that the server knows it by."""
+    """A script, and the hash by which the server identifies it."""
 
     def __init__(self, text: bytes) -> None:
         self.text = text
@@ -61,10 +60,10 @@ _EVEN_WHEN_FULL = _Script(b"#!lua flags=allow-oom\n" + _LUA)
 
 
 class ValkeyStore(CartStore):
-    """One string a record, written by compare-and-set on its tag. Its key is ``key_prefix`` and the user_id.
+    """Keep each record as one string, written by compare-and-set on its tag. Its key is ``key_prefix`` and the user_id.
 
-    ``timeout`` is how many seconds all calls of one request may take together: waiting for the turn, for a connection
-    and for the server. A write is sent once: if its answer is lost, that is OutcomeUnknown.
+    ``timeout`` bounds all calls of one request together, in seconds: waiting for the lock, for a connection and for the
+    server. A write is sent once; if its response is lost, OutcomeUnknown is raised.
     """
 
     shared: ClassVar[bool] = True
@@ -77,12 +76,12 @@ class ValkeyStore(CartStore):
         self._clock = clock
         self._timeout = timeout
         self._client = _connect(config)
-        # Threads of this process that want the same cart take turns: they would only make each other's compare fail.
+        # Threads of this process that change the same cart take turns, because otherwise their compares would fail.
         self._locks = [threading.Lock() for _ in range(_LOCK_COUNT)]
 
     @contextmanager
     def operation(self) -> Iterator[Operation]:
-        """The time of a request begins with the outermost of these."""
+        """Start the time of a request. Inside another operation, continue that one."""
         outer = current_operation.get()
         if outer is not None:
             yield outer
@@ -95,34 +94,34 @@ class ValkeyStore(CartStore):
             current_operation.reset(token)
 
     def get(self, user_id: str) -> Record | None:
-        """Ask for the record: one round trip."""
+        """Read the record in one round trip."""
         with self.operation():
             return self._decode_live(self._send("GET", self._key(user_id)))
 
     def update(self, user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
-        """Read, change, compare and set: two round trips, and one more for each time that somebody else was faster."""
+        """Read, change, compare and set: two round trips, and one more for each failed compare."""
         key = self._key(user_id)
         with self.operation() as operation, self._cart_lock(key, operation):
             data = self._send("GET", key)
-            for lost in count(1):
+            for failures in count(1):
                 old = self._decode_live(data)
                 new, result = change(old)
                 if new is old or (new is None and data is None):
                     return result
-                there = self._compare_and_set(
+                reply = self._compare_and_set(
                     key, data, new, allow_when_full=new is None or allowed_when_full(old, new)
                 )
-                if there == 1:
+                if reply == 1:
                     return result
-                data = there
-                if lost >= _IMMEDIATE_RETRIES:
-                    # Many want this cart: not all of them at the same moment. What was read would be old by then.
-                    time.sleep(min(random.uniform(0, _RETRY_PAUSE_S), operation.remaining()))  # noqa: S311 - not for secrets
+                data = reply
+                if failures >= _IMMEDIATE_RETRIES:
+                    # Many requests change this cart: spread them, and read again after the pause.
+                    time.sleep(min(random.uniform(0, _RETRY_PAUSE_S), operation.remaining()))  # noqa: S311 - not a secret
                     data = self._send("GET", key)
         raise AssertionError("count() has no end")
 
     def scan(self) -> Iterator[tuple[str, Record | RecordUnreadable]]:
-        """Page through the keys by SCAN, on each primary of a cluster."""
+        """Read the keys by SCAN, on each primary of a cluster."""
         for key in self._keys():
             user_id = key.removeprefix(self._prefix).decode(errors="surrogateescape")
             try:
@@ -135,7 +134,7 @@ class ValkeyStore(CartStore):
                     yield user_id, record
 
     def delete(self, user_id: str) -> Record | RecordUnreadable | None:
-        """Remove the key, of whatever type it is; a write between reading and removing it is removed as well."""
+        """Remove the key, of any type. A write between reading and removing it is removed too."""
         key = self._key(user_id)
         with self.operation():
             found: Record | RecordUnreadable | None
@@ -147,34 +146,32 @@ class ValkeyStore(CartStore):
             return found if self._send("DEL", key) else None
 
     def purge_expired(self) -> int:
-        """Nothing is to be done: the server clears expired records away, a day after their time."""
+        """Do nothing, because the server removes expired records by itself, a day after they have expired."""
         return 0
 
     def ping(self) -> None:
-        """Send a write whose compare fails, so that it writes nothing. A server past its ``maxmemory`` is full.
+        """Send a write whose compare fails, so that it writes nothing. A server beyond its ``maxmemory`` is full.
 
-        A server that cannot write refuses the script before it runs.
+        A server that cannot write rejects the script before it runs.
         """
         with self.operation():
             try:
                 self._evaluate(_COMPARE_AND_SET, [self._key(_PROBE)], b"-", b"", 0)
-            except RecordUnreadable:  # another program's key has this name: the script has run all the same
+            except RecordUnreadable:  # another program has a key with this name, but the script has run
                 pass
-            except OutcomeUnknown as error:  # but there was nothing to be done
+            except OutcomeUnknown as error:  # the ping writes nothing, so nothing is in doubt
                 raise StoreError from error.__cause__
 
     def startup_warnings(self) -> list[str]:
-        """What is to be said about the server at the start: whether it may throw carts out, or lose them all."""
+        """Return warnings if the server may evict carts, or loses all of them on a restart."""
         try:
             with self.operation():
                 servers = [self._send("INFO", **node) for node in self._primaries()]
         except StoreError as error:
-            return [f"the Valkey server cannot be asked how it keeps carts: {error.__cause__}"]
+            return [f"the configuration of the Valkey server cannot be read: {error.__cause__}"]
         warnings = []
         if any(each.get("maxmemory_policy") != "noeviction" for each in servers):
-            warnings.append(
-                "the Valkey server may throw carts out when it is full: set its maxmemory-policy to noeviction"
-            )
+            warnings.append("the Valkey server may evict carts when it is full: set its maxmemory-policy to noeviction")
         if not all(each.get("aof_enabled") for each in servers):
             warnings.append(
                 "the Valkey server writes no append-only file: a restart loses carts unless appendonly is yes"
@@ -182,7 +179,7 @@ class ValkeyStore(CartStore):
         return warnings
 
     def run_script(self, script: bytes, keys: list[str], arguments: list[Any]) -> Any:  # noqa: ANN401 - what the script returns
-        """Run a script that others bring along; a cluster needs its keys in one slot. Raises StoreError."""
+        """Run the script of another module. A cluster needs its keys in one slot. Raises StoreError."""
         with self.operation():
             try:
                 return self._evaluate(_Script(script), [key.encode() for key in keys], *arguments)
@@ -198,7 +195,7 @@ class ValkeyStore(CartStore):
 
     def _decode_live(self, data: bytes | None) -> Record | None:
         record = None if data is None else records.decode(data)
-        return record if record is not None and record.expires_at > self._clock() else None
+        return record if record is not None and record.is_live(self._clock()) else None
 
     @contextmanager
     def _cart_lock(self, key: bytes, operation: Operation) -> Iterator[None]:
@@ -211,19 +208,19 @@ class ValkeyStore(CartStore):
             lock.release()
 
     def _compare_and_set(self, key: bytes, data: bytes | None, new: Record | None, *, allow_when_full: bool) -> Any:  # noqa: ANN401 - 1, bytes or None
-        head = b"" if data is None else data[:_TAG_PREFIX_BYTES]
-        # The server takes no time before 1970, as an import may bring one.
+        expected = b"" if data is None else data[:_TAG_PREFIX_BYTES]
+        # At least 1, because the server rejects times before 1970, which an imported record may have.
         text, until = (b"", 0) if new is None else (records.encode(new), max(new.expires_at + _EXPIRY_GRACE_MS, 1))
-        return self._evaluate(_EVEN_WHEN_FULL if allow_when_full else _COMPARE_AND_SET, [key], head, text, until)
+        return self._evaluate(_EVEN_WHEN_FULL if allow_when_full else _COMPARE_AND_SET, [key], expected, text, until)
 
     def _evaluate(self, script: _Script, keys: list[bytes], *arguments: Any) -> Any:  # noqa: ANN401 - what the script returns
         try:
             return self._send("EVALSHA", script.sha, len(keys), *keys, *arguments)
-        except NoScriptError:  # a server that was restarted, or is new
+        except NoScriptError:  # the server was restarted or is new
             return self._send("EVAL", script.text, len(keys), *keys, *arguments)
 
     def _send(self, *command: Any, **options: Any) -> Any:  # noqa: ANN401 - redis-py's own
-        """Send one command, once. Raises NoScriptError, and our errors for everything else that goes wrong."""
+        """Send one command, once. Raises NoScriptError, and our errors for all other failures."""
         with self._errors():
             return self._client.execute_command(*command, **options)
 
@@ -235,7 +232,7 @@ class ValkeyStore(CartStore):
             raise
         except OutOfMemoryError as error:
             raise StoreFull from error
-        except (RedisError, OSError, ValueError) as error:  # ValueError: a name that no host can have
+        except (RedisError, OSError, ValueError) as error:  # ValueError: an invalid host name
             if isinstance(error, ResponseError) and str(error).startswith(_WRONG_TYPE):
                 raise RecordUnreadable from error
             operation = current_operation.get()
@@ -246,12 +243,12 @@ class ValkeyStore(CartStore):
             raise StoreError from error
 
     def _reconnect(self) -> None:
-        """The name of the server may lead to another one by now: that of a new primary."""
+        """Close idle connections, because the host name may by now resolve to a new primary."""
         if isinstance(self._client, Server):
             self._client.connection_pool.disconnect()
 
     def _primaries(self) -> list[dict[str, Any]]:
-        """How to send a command to each server that has records of its own."""
+        """Return for each server that has records the options that send a command to it."""
         if isinstance(self._client, Server):
             return [{}]
         with self._errors():
@@ -279,7 +276,7 @@ def _connect(config: ValkeyConfig) -> Server | Cluster:
         "password": config.password,
         "db": config.db,
         "protocol": 2,
-        "driver_info": None,  # or each new connection tells it to the server first
+        "driver_info": None,  # or each new connection sends it to the server first
         "max_connections": POOL_SIZE,
         "retry": Retry(NoBackoff(), 0),
     }

@@ -1,7 +1,7 @@
-"""A cluster of Valkey servers: which node has which slot, followed as nodes fail and slots move.
+"""A client of a cluster of Valkey servers, which follows its slots as nodes fail and slots move.
 
-redis-py's own client for clusters is not for threads: after a redirection that fails it gives a connection back twice,
-and two threads read each other's answers (8.1). Nor does it know a deadline for all that it does.
+redis-py's own client for clusters (8.1) is not safe to use from threads: after a failed redirection it returns a
+connection to its pool twice, and two threads read each other's responses. It also has no deadline for a whole request.
 """
 
 from __future__ import annotations
@@ -23,40 +23,40 @@ if TYPE_CHECKING:
 
 Address: TypeAlias = tuple[str, int]
 
-_REDIRECT_PAUSE_S = 0.01  # seconds: nodes that send us to each other will agree soon
+_REDIRECT_PAUSE_S = 0.01  # nodes that redirect to each other agree soon
 _UNAVAILABLE = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.ClusterDownError)
 
 
 class Cluster:
-    """As much of a client as the store needs; every call belongs to a request, and keeps to its time.
+    """The part of a client that the store needs. Every call belongs to an operation and keeps to its deadline.
 
-    ``hosts`` are the nodes to begin with; ``connect`` makes the client of one node. A command is sent a second time
-    only after a node has said that another one has the key, and so has done nothing.
+    ``hosts`` are the first nodes to connect to; ``connect`` makes the client of one node. A command is sent again only
+    after a node has redirected it to another node, and so has done nothing.
     """
 
     def __init__(self, hosts: Iterable[Address], connect: Callable[[str, int], Server]) -> None:
         self._hosts = tuple(hosts)
         self._connect = connect
         self._nodes: dict[Address, Server] = {}
-        self._members: set[Address] = set()  # replicas too: one of them may be the primary by now
-        self._slot_owners: dict[int, Address] = {}  # of each slot
+        self._members: set[Address] = set()  # including replicas, because a replica may be the primary by now
+        self._slot_owners: dict[int, Address] = {}
         self._outdated = True
-        self._failed: Address | None = None  # who failed last is the last one to be asked
+        self._failed: Address | None = None  # the node that failed last is queried last
         self._refresh_lock = threading.Lock()
 
     def execute_command(self, *command: Any, node: Address | None = None) -> Any:  # noqa: ANN401 - redis-py's own
-        """Send it to the node that has its key, or to this one. Raises redis-py's errors."""
+        """Send the command to ``node``, or to the node that has its key. Raises the errors of redis-py."""
         address = node or self._owner(command[3 if command[0].startswith("EVAL") else 1])
         asking, redirections = False, 0
         while True:
             try:
                 return self._send(address, *command, asking=asking)
-            except exceptions.AskError as there:  # "ask there this once", or as its subclass "it has moved there"
-                host, port = there.node_addr
+            except exceptions.AskError as redirection:  # ASK: for this command only; MOVED, its subclass: from now on
+                host, port = redirection.node_addr
                 address = (host or address[0], port)
-                asking = not isinstance(there, exceptions.MovedError)
+                asking = not isinstance(redirection, exceptions.MovedError)
                 if not asking:
-                    self._slot_owners[there.slot_id] = address
+                    self._slot_owners[redirection.slot_id] = address
             except _UNAVAILABLE:
                 self._failed, self._outdated = address, True
                 raise
@@ -65,7 +65,7 @@ class Cluster:
                 time.sleep(min(_REDIRECT_PAUSE_S, seconds_left()))
 
     def primaries(self) -> list[Address]:
-        """The nodes that have slots, as it is now."""
+        """Return the nodes that have slots, after a refresh."""
         self._refresh_slots()
         return sorted(set(self._slot_owners.values()))
 
@@ -75,7 +75,7 @@ class Cluster:
             node.close()
 
     def _owner(self, key: bytes) -> Address:
-        # Somebody may be asking already: then go on with what is known, or wait if that is nothing.
+        # If another thread is refreshing, use the slots that are known, or wait for the thread if none are.
         if self._outdated and self._refresh_lock.acquire(timeout=0 if self._slot_owners else seconds_left()):
             try:
                 if self._outdated:
@@ -89,10 +89,10 @@ class Cluster:
         return owner
 
     def _refresh_slots(self) -> None:
-        """Ask one node after the other who owns what; each may take half of the time that is left."""
+        """Query the nodes in turn for the owners of all slots. Each query may take half of the remaining time."""
         others = list({*self._members, *self._hosts} - {self._failed})
         random.shuffle(others)
-        error: Exception = exceptions.ClusterError("no node knows who has which slot")
+        error: Exception = exceptions.ClusterError("no node knows the owners of the slots")
         for address in others if self._failed is None else [*others, self._failed]:
             part = current_operation.set(Operation(time.monotonic() + seconds_left() / 2))
             try:
@@ -100,7 +100,7 @@ class Cluster:
             except (exceptions.RedisError, OSError) as failure:
                 error = failure
             else:
-                if shards:  # one that was made anew knows of none
+                if shards:  # a node that was reset has none
                     self._apply_slots(shards, address)
                     return
             finally:
@@ -111,14 +111,14 @@ class Cluster:
         owners: dict[int, Address] = {}
         members: set[Address] = set()
         for first, last, *nodes in shards:
-            # A node that does not know its own name leaves it empty: it is the one we have asked.
+            # A node that does not know its own name leaves it empty; it is the node that was queried.
             addresses = [(host.decode() if host else source[0], port) for host, port, *_ in nodes]
             members.update(addresses)
             owners.update(dict.fromkeys(range(first, last + 1), addresses[0]))
         self._slot_owners, self._members = owners, members
         self._failed, self._outdated = None, False
-        for gone in set(self._nodes) - members:
-            node = self._nodes.pop(gone, None)
+        for removed in set(self._nodes) - members:
+            node = self._nodes.pop(removed, None)
             if node is not None:
                 node.close()
 

@@ -1,12 +1,12 @@
--- Writes one record if the one that is there is still the one that was read: one atomic step on the server.
--- KEYS[1]  the record
--- ARGV[1]  how the record that was read begins, its tag included; empty when there was none
+-- Write one record if it has not changed since it was read, in one atomic step on the server.
+-- KEYS[1]  the key of the record
+-- ARGV[1]  the first bytes of the record that was read, including its tag; empty if it was absent
 -- ARGV[2]  the next record; empty to remove it
--- ARGV[3]  when the server may clear it away by itself, in milliseconds since the epoch
--- Returns 1, or what is there instead (nil for nothing): the caller tries again with that.
-local read = ARGV[1]
-local there = redis.call('GETRANGE', KEYS[1], 0, math.max(#read - 1, 0))
-if there ~= read then
+-- ARGV[3]  when the server removes it by itself, in milliseconds since the epoch
+-- Return 1, or the current record (nil if absent), with which the caller tries again.
+local expected = ARGV[1]
+local found = redis.call('GETRANGE', KEYS[1], 0, math.max(#expected - 1, 0))
+if found ~= expected then
   return redis.call('GET', KEYS[1])
 end
 if ARGV[2] == '' then

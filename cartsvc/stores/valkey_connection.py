@@ -1,7 +1,13 @@
-"""Connections to Valkey that know how much time a request has left, and whether a write of it was sent.
+"""Connections to Valkey that keep to the deadline of an operation, and record whether one of its writes is in doubt.
 
-redis-py has a time-out for each socket call, and none for a request; it has one error for a command that never left and
-for one whose answer was lost; and it sends commands again. Here a request has one deadline, and a command is sent once.
+redis-py has a timeout per socket call but none per request; it raises the same error for a command that was not sent
+and for one whose response was lost; and it sends commands again. Here an operation has one deadline, and a command is
+sent once.
+
+pyproject.toml bounds the version of redis-py, because this module uses parts of it that are not public:
+``redis._parsers._HiredisParser`` with its ``_sock`` and ``_reader``, and ``_sock``, ``_parser`` and ``_connect()`` of
+``Connection``. It also overrides ``ConnectionPool.reset()`` and the properties ``socket_timeout`` and
+``socket_connect_timeout`` of ``Connection``, which redis-py reads before each socket call.
 """
 
 from __future__ import annotations
@@ -17,31 +23,31 @@ from redis._parsers import _HiredisParser
 from redis.connection import Connection, ConnectionPool
 from redis.exceptions import RedisError, ResponseError
 
-# ruff: noqa: ANN401 - redis-py says no more of what it hands on
+# ruff: noqa: ANN401 - redis-py has no narrower types
 
 _WRITE_COMMANDS = frozenset({"EVALSHA", "EVAL", "DEL"})
 
 
 class Operation:
-    """What one request does with the store: until when it may, and whether a write of it has an unknown outcome."""
+    """The calls of one request to the store: their deadline, and whether one of their writes is in doubt."""
 
     def __init__(self, deadline: float) -> None:
         self._deadline = deadline  # by the monotonic clock
-        self.in_doubt = False  # a write was sent, and no answer to it has come
+        self.in_doubt = False  # whether a write was sent whose response has not arrived
 
     def remaining(self) -> float:
-        """Return the seconds until the deadline, 0 when it is over."""
+        """Return the seconds until the deadline, or 0 after it."""
         return max(0.0, self._deadline - time.monotonic())
 
 
-current_operation: ContextVar[Operation | None] = ContextVar("exchange", default=None)
+current_operation: ContextVar[Operation | None] = ContextVar("current_operation", default=None)
 
 
 class Server(Redis):
-    """A client of one server that sends each command once. Raises redis-py's errors, and TimeoutError."""
+    """A client of one server that sends each command once. It raises the errors of redis-py, and TimeoutError."""
 
     def execute_command(self, *command: Any, asking: bool = False, **options: Any) -> Any:
-        """Send it, and wait for the answer. ``asking``: it is for a slot of a cluster that is about to come here."""
+        """Send the command and return the response. ``asking``: it is for a slot that is being moved to this server."""
         connection = self.connection_pool.get_connection()
         try:
             if asking:
@@ -53,21 +59,21 @@ class Server(Redis):
             self.connection_pool.release(connection)
 
     def close(self) -> None:
-        """Close its connections; redis-py leaves those of a pool that was handed in."""
+        """Close its connections. redis-py does not close those of a pool that was passed to it."""
         self.connection_pool.disconnect()
 
 
 class TimedPool(ConnectionPool):
-    """Connections to one server, at most so many; when all are in use, one is waited for as long as the request may."""
+    """A limited number of connections to one server. When all are in use, an operation waits until its deadline."""
 
     def reset(self) -> None:
-        """Begin without any."""
+        """Start without connections."""
         self._slots = threading.BoundedSemaphore(self.max_connections)
         self._idle: list[TimedConnection] = []
         super().reset()
 
     def get_connection(self, *_arguments: Any, **_options: Any) -> TimedConnection:
-        """One that is connected."""
+        """Return an open connection."""
         if not self._slots.acquire(timeout=seconds_left()):
             raise TimeoutError("no connection is free")
         try:
@@ -82,13 +88,13 @@ class TimedPool(ConnectionPool):
         return connection
 
     def release(self, connection: Any) -> None:
-        """Take it back."""
+        """Take a connection back."""
         if connection.is_connected:
             self._idle.append(connection)
         self._slots.release()
 
     def disconnect(self, inuse_connections: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002 - redis-py's
-        """Close those that nobody uses just now; the others would lose their answers."""
+        """Close the idle connections. Those in use would lose their responses."""
         idle, self._idle = self._idle, []
         for each in idle:
             each.disconnect()
@@ -96,12 +102,12 @@ class TimedPool(ConnectionPool):
 
 class _TimedParser(_HiredisParser):
     def read_from_socket(self, *arguments: Any, **options: Any) -> Any:
-        """Read what is there: each time within what is left, or a server that dribbles would be waited for for ever."""
+        """Read within the remaining time. A timeout per read would never end if a server sends byte by byte."""
         self._sock.settimeout(seconds_left())
         return super().read_from_socket(*arguments, **options)
 
     def has_data(self) -> bool:
-        """Whether more was read than what was asked for."""
+        """Return whether bytes were read that belong to no response yet."""
         return bool(self._reader.has_data())
 
 
@@ -116,49 +122,49 @@ class TimedConnection(Connection):
 
     @property
     def socket_timeout(self) -> float:
-        """Seconds for what is next."""
+        """Return the seconds for the next socket call."""
         return seconds_left()
 
     @socket_timeout.setter
     def socket_timeout(self, value: object) -> None:
-        """What redis-py would set once for all requests."""
+        """Ignore the value that redis-py sets once for all requests."""
 
     @property
     def socket_connect_timeout(self) -> float:
-        """Seconds: half of what is left, so that a name's other address gets its turn when the first one is silent."""
+        """Return half of the remaining seconds, so that the next address of a name is tried if the first is silent."""
         return seconds_left() / 2
 
     @socket_connect_timeout.setter
     def socket_connect_timeout(self, value: object) -> None:
-        """As above."""
+        """Ignore the value, as above."""
 
     def refresh(self) -> None:
-        """Connect, and anew if it was closed meanwhile or holds an answer that nobody has waited for."""
+        """Connect, or reconnect if the server has closed the connection or an old response is left in it."""
         if not self.is_connected or self._is_stale():
             self.disconnect()
             self.connect()
 
     def send_command(self, *command: Any, **options: Any) -> None:
-        """Send it within the time that is left; while not all of it was sent, the server has done nothing."""
+        """Send a command within the remaining time. Until all of it is sent, the server does nothing."""
         self._sock.settimeout(seconds_left())
         super().send_command(*command, **options)
         if command[0] in _WRITE_COMMANDS:
             _set_in_doubt(in_doubt=True)
 
     def read_response(self, *arguments: Any, **options: Any) -> Any:
-        """Read the answer within the time that is left."""
+        """Read the response within the remaining time."""
         try:
             result = super().read_response(*arguments, **options)
         except RedisError as error:
-            if isinstance(error, ResponseError) or error.status_code is not None:  # the server has said so: it refuses
+            if isinstance(error, ResponseError) or error.status_code is not None:  # the server has rejected the command
                 _set_in_doubt(in_doubt=False)
             raise
         _set_in_doubt(in_doubt=False)
         return result
 
     def _is_stale(self) -> bool:
-        # redis-py's own look polls: under gevent that takes as long as a command. And it takes all that TLS sends
-        # unasked for an answer.
+        # redis-py's own check polls, which under gevent takes as long as a command. It also counts a record of the TLS
+        # protocol, such as a session ticket, as a response.
         if self._parser.has_data():
             return True
         self._sock.settimeout(0)
@@ -172,7 +178,7 @@ class TimedConnection(Connection):
 
 
 class TimedTLSConnection(TimedConnection):
-    """A connection over TLS. ``context`` is made once: it takes longer than a request."""
+    """A connection over TLS. ``context`` is made once, because making one takes longer than a request."""
 
     def __init__(self, *, context: ssl.SSLContext, **options: Any) -> None:
         super().__init__(**options)
@@ -188,7 +194,7 @@ class TimedTLSConnection(TimedConnection):
 
 
 def seconds_left() -> float:
-    """Return the seconds that this request has, more than 0. Raises TimeoutError when its deadline is over."""
+    """Return the remaining seconds of the current operation, more than 0. Raises TimeoutError after its deadline."""
     operation = current_operation.get()
     seconds = operation.remaining() if operation is not None else 0.0
     if not seconds:

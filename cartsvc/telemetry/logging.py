@@ -1,4 +1,4 @@
-"""Log each failure of a store once when it begins and once when it ends: a CartStore around any other."""
+"""Log each failure of a store once when it begins and once when it ends, in a CartStore that wraps any other."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from cartsvc.carts.record import Record
 
-_QUIET_S = 60  # between two lines on the beginning of the same kind of failure
-_CALM_S = 5  # without such a failure until it is over, because one node of a cluster may be down while others respond
+_QUIET_S = 60  # between two lines about the same kind of failure
+_CALM_S = 5  # without a failure until it counts as over, because one node of a cluster may be down while others respond
 _MAX_OUTAGES = 256  # remembered at a time; each unreadable record is one
 _DIGEST = 16  # hexadecimal digits
 _FULL, _UNREADABLE = "full", "unreadable"
@@ -38,16 +38,16 @@ class _Outage:
         self.since = since  # by the monotonic clock
         self.until: float | None = None  # when calls began to succeed again
         self.failed = 0  # calls
-        self.proof = _READ  # the least call whose success shows that it is over
+        self.proof = _READ  # the weakest call whose success shows that it is over
         self.logged_as = ""  # empty until its beginning was logged
 
 
 class LoggedStore(CartStore):
-    """Hand every call to ``inner``, and log each kind of failure when it begins and when it is over.
+    """Pass every call to ``inner``, and log each kind of failure when it begins and when it is over.
 
-    Of each kind at most one beginning a minute is logged, and the end of what was logged. A line has the words of the
-    driver and no user id: a record that cannot be read is named by a digest of its user id, the first 16 hexadecimal
-    digits of SHA-256. ``monotonic`` returns seconds.
+    Per kind, at most one beginning per minute is logged, and its end. A line contains the words of the driver and no
+    user id: an unreadable record is identified by a digest of its user id, the first 16 hexadecimal digits of SHA-256.
+    ``monotonic`` returns seconds.
     """
 
     def __init__(self, inner: CartStore, *, monotonic: Callable[[], float]) -> None:
@@ -70,7 +70,7 @@ class LoggedStore(CartStore):
         return record
 
     def update(self, user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
-        """Update the record. What ``change`` raises is no failure of the store."""
+        """Update the record. An exception raised by ``change`` is not a failure of the store."""
         if self._outages:
             return self._update_in_outage(user_id, change)
         try:
@@ -88,7 +88,7 @@ class LoggedStore(CartStore):
             raise
 
     def delete(self, user_id: str) -> Record | RecordUnreadable | None:
-        """Erase the record."""
+        """Delete the record."""
         try:
             found = self._inner.delete(user_id)
         except StoreError as error:
@@ -99,14 +99,14 @@ class LoggedStore(CartStore):
         return found
 
     def purge_expired(self) -> int:
-        """Purge what has expired."""
+        """Purge expired records."""
         try:
             count = self._inner.purge_expired()
         except StoreError as error:
             self._begin(error, _WRITE)
             raise
         if self._outages:
-            self._end(_READ)  # a store may have nothing to do for it
+            self._end(_READ)  # a purge may have nothing to write
         return count
 
     def ping(self) -> None:
@@ -124,7 +124,7 @@ class LoggedStore(CartStore):
         self._inner.close()
 
     def startup_warnings(self) -> list[str]:
-        """Return the store's advice."""
+        """Return the warnings of the store."""
         return self._inner.startup_warnings()
 
     def operation(self) -> AbstractContextManager[object]:
@@ -191,12 +191,12 @@ class LoggedStore(CartStore):
         outage = self._outages.pop(name)
         if outage.logged_as and outage.until is not None:
             seconds = outage.until - outage.since
-            # A warning as well, because Python prints nothing less where no handler is set up.
+            # This is a warning too, because Python prints nothing below that level without a handler.
             _log.warning("over after %.1f s, failed calls: %d: %s", seconds, outage.failed, outage.logged_as)
 
 
 def _classify(error: StoreError | RecordUnreadable, call: int) -> tuple[str, int]:
-    """Return the kind of this failure, and the least call whose success shows that it is over."""
+    """Return the kind of this failure, and the weakest call whose success shows that it is over."""
     if isinstance(error, RecordUnreadable):
         return _UNREADABLE, _READ
     if isinstance(error, StoreFull):
@@ -205,7 +205,7 @@ def _classify(error: StoreError | RecordUnreadable, call: int) -> tuple[str, int
     name, code = type(cause).__name__, error_code(cause)
     if name in _CONNECTION:
         return name, _READ
-    # A server checks before a ping's script runs whether it may write at all, but not what else the script may do.
+    # Before a ping's script runs, a server checks whether it may write at all, but not which commands it may use.
     return f"{name} {code}".strip(), min(call, _PING) if code and code != _PERMISSION else call
 
 

@@ -20,8 +20,6 @@ def client() -> Client:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    """The clock of every app that the test makes."""
-    fake = FakeClock()
-    monkeypatch.setattr("cartsvc.app._clock", fake)
-    return fake
+def clock() -> FakeClock:
+    """A clock for the apps of a test, which passes it to ``make_client``."""
+    return FakeClock()

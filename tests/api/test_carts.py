@@ -44,7 +44,7 @@ def test_an_absent_cart_reads_as_one_without_items(client: Client) -> None:
 def test_reading_creates_nothing(clock: FakeClock) -> None:
     """However a cart or an item is read, the store stays as empty as it was."""
     store = MemoryStore(clock=clock, limit=2**20)
-    client = make_client(store=store)
+    client = make_client(store=store, clock=clock)
     for path in ("/cart/alice", "/cart/alice/items/sku-1"):
         client.get(path)
         client.head(path)
@@ -53,10 +53,9 @@ def test_reading_creates_nothing(clock: FakeClock) -> None:
     assert client.put("/cart/alice", json={"items": []}).status_code == 201
 
 
-@pytest.mark.usefixtures("clock")
-def test_adding_makes_the_cart() -> None:
+def test_adding_makes_the_cart(clock: FakeClock) -> None:
     """The first POST answers 200 with the whole cart."""
-    client = make_client()
+    client = make_client(clock=clock)
     response = client.post("/cart/alice", json=PRICED | {"options": {"size": "M", "colour": "red"}})
     assert response.status_code == 200
     assert response.json == {
@@ -203,7 +202,7 @@ def test_put_may_change_the_currency(client: Client) -> None:
 
 def test_put_back_what_get_returned(clock: FakeClock) -> None:
     """A cart sent back as it came changes nothing: not the version, not the ETag, not a time."""
-    client = make_client()
+    client = make_client(clock=clock)
     client.post("/cart/alice", json=PRICED | {"options": {"size": "M"}})
     client.post("/cart/alice", json=SKU)
     clock.advance(DAY)
@@ -214,7 +213,7 @@ def test_put_back_what_get_returned(clock: FakeClock) -> None:
 
 def test_put_back_an_edited_cart(clock: FakeClock) -> None:
     """Quantities, prices and the order of what GET returned can be edited; an item that stays keeps its added_at."""
-    client = make_client()
+    client = make_client(clock=clock)
     client.post("/cart/alice", json=PRICED)
     client.post("/cart/alice", json={"product_id": "b", "quantity": 1, "options": {"size": "M"}})
     before = client.get("/cart/alice")
@@ -325,7 +324,7 @@ def test_several_items_are_added_all_or_none(client: Client, status: int) -> Non
 
 def test_a_changed_cart_slides_its_expiry(clock: FakeClock) -> None:
     """30 days after the last write; a request that changes nothing slides nothing."""
-    client = make_client()
+    client = make_client(clock=clock)
     client.post("/cart/alice", json=SKU)
     clock.advance(DAY)
     client.get("/cart/alice")
@@ -337,7 +336,7 @@ def test_a_changed_cart_slides_its_expiry(clock: FakeClock) -> None:
 
 def test_an_expired_cart_is_absent(clock: FakeClock) -> None:
     """To the millisecond, for every call; CARTSVC_CART_TTL says when."""
-    client = make_client(cart_ttl_ms=60_000)
+    client = make_client(cart_ttl_ms=60_000, clock=clock)
     client.post("/cart/alice", json=SKU)
     clock.advance(59_999)
     assert client.get("/cart/alice").json["version"] == 1

@@ -191,7 +191,7 @@ def test_a_write_that_changes_nothing_keeps_its_tag(cart: Client) -> None:
 
 def test_an_expired_cart_matches_nothing(clock: FakeClock) -> None:
     """Its tag is gone with it."""
-    client = make_client(environ={"CARTSVC_CART_TTL": "60"})
+    client = make_client(environ={"CARTSVC_CART_TTL": "60"}, clock=clock)
     tag = client.post("/cart/alice", json=SKU).headers["ETag"]
     clock.advance(60_000)
     for stated in (tag, "*"):
@@ -251,7 +251,7 @@ def test_a_tag_may_end_like_a_content_coding(clock: FakeClock, end: str) -> None
     """Of the tags one in 260,000 ends in -br by chance, and one in 64 in -: it still names its cart's state."""
     tag = f"abc{end}"
     store = MemoryStore(clock=clock, limit=2**20)
-    client = make_client(store=store)
+    client = make_client(store=store, clock=clock)
     client.post("/cart/alice", json=SKU)
 
     def change(record: Any) -> tuple[Any, None]:
@@ -577,7 +577,7 @@ def test_so_many_keys_are_remembered(environ: dict[str, str], kept: int) -> None
 @pytest.mark.parametrize(("environ", "seconds"), [({}, 86_400), ({"CARTSVC_IDEMPOTENCY_TTL": "60"}, 60)])
 def test_so_long_keys_are_remembered(clock: FakeClock, environ: dict[str, str], seconds: int) -> None:
     """24 hours from the first time, to the millisecond; a replay makes it no longer. CARTSVC_IDEMPOTENCY_TTL."""
-    client = make_client(environ=environ)
+    client = make_client(environ=environ, clock=clock)
     headers = {"Idempotency-Key": "k"}
     client.post("/cart/alice", json=SKU, headers=headers)
     clock.advance(seconds * 1000 - 1)
@@ -589,7 +589,7 @@ def test_so_long_keys_are_remembered(clock: FakeClock, environ: dict[str, str], 
 
 def test_keys_outlive_their_cart(clock: FakeClock) -> None:
     """A cart that was removed, and one whose time is over, still know what was done."""
-    client = make_client(environ={"CARTSVC_CART_TTL": "60"})
+    client = make_client(environ={"CARTSVC_CART_TTL": "60"}, clock=clock)
     headers = {"Idempotency-Key": "k"}
     for user_id in ("alice", "bob"):
         client.post(f"/cart/{user_id}", json=SKU, headers=headers)
@@ -622,7 +622,7 @@ def test_numbers_past_every_bound_with_a_key(cart: Client, member: str, number: 
 def test_the_order_of_refusals(clock: FakeClock) -> None:
     """Replay, seal, no such cart or item, precondition, rules: what would be refused by all is refused by the first."""
     store = MemoryStore(clock=clock, limit=2**20)
-    client = make_client(store=store)
+    client = make_client(store=store, clock=clock)
     known, old = {"Idempotency-Key": "known"}, {"If-Match": '"old"'}
     path, body = "/cart/alice/items/sku-1", {"quantity": 999}
     client.put("/cart/alice", json={"items": [PRICED]}, headers=known)

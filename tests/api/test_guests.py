@@ -66,16 +66,15 @@ def test_nobody_guesses_a_guest(client: Client) -> None:
 def test_making_guests_allocates_nothing(clock: FakeClock) -> None:
     """Guests that never add anything cannot fill the store; it is not even asked."""
     store = MemoryStore(clock=clock, limit=2**20)
-    client = make_client(store=store)
+    client = make_client(store=store, clock=clock)
     guest = client.post("/cart").json["user_id"]
     client.get(f"/cart/{guest}")
     assert list(store.scan()) == []
     client.post(f"/cart/{guest}", json=SKU)
     assert [user_id for user_id, _ in store.scan()] == [guest]
-    assert make_client(store=RaisingStore(StoreError())).post("/cart").status_code == 201
+    assert make_client(store=RaisingStore(StoreError()), clock=clock).post("/cart").status_code == 201
 
 
-@pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize(
     ("environ", "user_id", "expires_at"),
     [
@@ -89,16 +88,16 @@ def test_making_guests_allocates_nothing(clock: FakeClock) -> None:
         ({"CARTSVC_CART_TTL": "60"}, "alice", "2026-01-02T03:05:05Z"),
     ],
 )
-def test_how_long_a_guests_cart_lives(environ: dict[str, str], user_id: str, expires_at: str) -> None:
+def test_how_long_a_guests_cart_lives(clock: FakeClock, environ: dict[str, str], user_id: str, expires_at: str) -> None:
     """7 days after its last write, where another's lives 30; CARTSVC_GUEST_TTL, and nothing else, says otherwise."""
-    client = make_client(environ=environ)
+    client = make_client(environ=environ, clock=clock)
     assert client.post(f"/cart/{user_id}", json=SKU).json["expires_at"] == expires_at
     assert client.put(f"/cart/{user_id}", json={"items": []}).json["expires_at"] == expires_at
 
 
 def test_an_expired_guest_is_absent(clock: FakeClock) -> None:
     """To the millisecond; adding makes a new cart under the same id."""
-    client = make_client(environ={"CARTSVC_GUEST_TTL": "60"})
+    client = make_client(environ={"CARTSVC_GUEST_TTL": "60"}, clock=clock)
     guest = urljoin("/cart", client.post("/cart").headers["Location"])
     client.post(guest, json=SKU)
     clock.advance(59_999)

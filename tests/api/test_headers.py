@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from flask.testing import FlaskClient
 
 from cartsvc.errors import StoreError, StoreFull
 from tests.support.api_client import MALFORMED_TAGS, SUFFIXES, Client, RaisingStore, make_client, problem
@@ -149,6 +150,13 @@ def test_flasks_trusted_hosts_are_held(client: Client) -> None:
     client.application.config["TRUSTED_HOSTS"] = ["shop.example"]
     assert client.get("/cart/alice", headers={"Host": "shop.example"}).status_code == 200
     assert problem(client.get("/cart/alice", headers={"Host": "evil.example"})) == (400, "bad-request")
+
+
+def test_a_websocket_is_rejected(client: Client) -> None:
+    """No route accepts one: a shortcut of the router must not take the request for a plain GET."""
+    plain = FlaskClient(client.application)  # 405 is not documented for GET
+    headers = {"Connection": "Upgrade", "Upgrade": "websocket"}
+    assert plain.get("/cart/alice", headers=headers).status_code == 405
 
 
 def test_head_is_get_without_a_body(client: Client) -> None:

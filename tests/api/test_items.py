@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from tests.support.api_client import Client, make_client, pointers, problem
+
+if TYPE_CHECKING:
+    from tests.support.clock import FakeClock
 
 SKU = {"product_id": "sku-1", "quantity": 2}
 PRICED = SKU | {"unit_price": 1999, "currency": "EUR"}
@@ -19,10 +24,9 @@ def cart(client: Client) -> Client:
     return client
 
 
-@pytest.mark.usefixtures("clock")
-def test_get_item() -> None:
+def test_get_item(clock: FakeClock) -> None:
     """The item as the cart shows it, under the cart's ETag."""
-    client = make_client()
+    client = make_client(clock=clock)
     client.post("/cart/alice", json=PRICED)
     response = client.get(ITEM)
     assert (response.status_code, response.json) == (

@@ -362,7 +362,7 @@ def store(clock: FakeClock) -> MemoryStore:
 @pytest.fixture
 def sealed(store: MemoryStore, clock: FakeClock) -> Client:
     """Return a client; a merge of guest-1 into alice has stopped after its second step."""
-    client = make_client(store=store)
+    client = make_client(store=store, clock=clock)
     put(client, "alice", line("a", 1))
     put(client, "guest-1", line("a", 2))
     seal(store, "guest-1", clock.now)
@@ -383,7 +383,7 @@ def seal(store: MemoryStore, user_id: str, at: int, strategy: Strategy = "sum") 
 
 def mark(store: MemoryStore, user_id: str, *marks: MergeMark) -> None:
     """Leave these marks there."""
-    store.update(user_id, lambda record: (structs.replace(record, tag="marked", marks=marks), None))
+    store.update(user_id, lambda record: (structs.replace(record, tag="marked", merge_marks=marks), None))
 
 
 WRITES = [
@@ -483,7 +483,7 @@ def test_many_merges_into_one_cart(client: Client) -> None:
 @pytest.fixture
 def crowded(store: MemoryStore, clock: FakeClock) -> Client:
     """Return a client; 64 merges into alice have begun just now."""
-    client = make_client(store=store)
+    client = make_client(store=store, clock=clock)
     client.post("/cart/alice", json=line("a", 1), headers={"Idempotency-Key": "k"})
     marks = [MergeMark(f"m-{n}", f"g-{n}", done=False, at=clock.now, source_expires_at=clock.now) for n in range(64)]
     mark(store, "alice", *marks)

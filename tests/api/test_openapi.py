@@ -557,6 +557,6 @@ def test_the_names_of_operations_are_public() -> None:
 
 def test_the_names_of_schemas_are_public() -> None:
     """Generated clients call their types after the schemas."""
-    expected = {"Cart", "Item", "Guest", "Health", "Fault", "Problem"}
+    expected = {"Cart", "Item", "Guest", "Health", "Readiness", "Fault", "Problem"}
     expected |= {"ItemInput", "ItemsInput", "CartInput", "ItemUpdate", "MergeInput"}
     assert set(make_client().contract.document["components"]["schemas"]) == expected

@@ -8,6 +8,7 @@ import sys
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import jwt
 import pytest
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 from limits import RateLimitItemPerDay
+from limits.strategies import SlidingWindowCounterRateLimiter
 
 from cartsvc.api import rate_limit
 from cartsvc.errors import SettingsError
@@ -75,23 +77,23 @@ def refused(client: Client) -> TestResponse:
 
 
 def test_there_is_no_limit_by_default(client: Client) -> None:
-    """Nothing counts: no function of a limiter's runs at a request."""
+    """Nothing counts: no function of a limiter runs at a request."""
     assert [ask(client) for _ in range(50)] == [200] * 50
     app = client.application
     assert app.before_request_funcs.get(None, []) == []
-    assert "limiter" not in app.extensions
+    assert "cartsvc.rate_limiter" not in app.extensions
 
 
 def test_without_a_limit_nothing_of_it_is_imported() -> None:
     """Neither the time nor the memory is spent."""
-    code = "import sys, cartsvc; cartsvc.create_app(); print({'flask_limiter', 'limits'} & {*sys.modules})"
+    code = "import sys, cartsvc; cartsvc.create_app(); print({'cartsvc.api.rate_limit', 'limits'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], env={}, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 
 
 @pytest.mark.parametrize("rate", ["100/minute", "100 per minute", "10/second;100/minute", "5/2hours", "1/year"])
 def test_rates_that_are_taken(rate: str) -> None:
-    """One or several, in the words of Flask-Limiter."""
+    """One or several, in the notation of limits."""
     assert ask(limited(rate)) == 200
 
 
@@ -305,10 +307,21 @@ def test_a_refused_write_changes_nothing(seconds: FakeSeconds) -> None:
 
 
 def test_who_is_refused_is_not_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    """Flask-Limiter would write each of them down."""
+    """Neither user nor address."""
     caplog.set_level(logging.INFO)
     refused(limited("1/minute"))
     assert caplog.messages == []
+
+
+def test_a_fault_of_the_counter_rejects_no_request(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever it raises is logged with its traceback, and the request is let through."""
+    client = limited("1/minute")
+    monkeypatch.setattr(_limiter(client).storage, "acquire_sliding_window_entry", Mock(side_effect=TypeError("bug")))
+    assert [ask(client) for _ in range(3)] == [200] * 3
+    assert caplog.messages == ["CARTSVC_RATE_LIMIT: counting failed, and the request was let through"] * 3
+    assert all(entry.exc_info for entry in caplog.records)
 
 
 # ---- who is counted: addresses ----
@@ -494,8 +507,8 @@ def test_each_process_counts_for_itself(url: str, tmp_path: Any) -> None:
 
 def test_threads_lose_no_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trap: the library's own counter in memory lets 48 to 90 of 50 through, when threads race."""
-    (limiter,) = limited("1/day").application.extensions["limiter"]
-    look, rate = limiter.storage.get_sliding_window, RateLimitItemPerDay(50)
+    storage = _limiter(limited("1/day")).storage
+    look, limiter, rate = storage.get_sliding_window, SlidingWindowCounterRateLimiter(storage), RateLimitItemPerDay(50)
     accepted: list[bool] = []
 
     def look_and_wait(key: str, expiry: int) -> Any:
@@ -504,16 +517,22 @@ def test_threads_lose_no_count(monkeypatch: pytest.MonkeyPatch) -> None:
         return found
 
     def work(_: int) -> None:
-        accepted.extend(limiter.limiter.hit(rate, "caller") for _ in range(10))
+        accepted.extend(limiter.hit(rate, "caller") for _ in range(10))
 
-    monkeypatch.setattr(limiter.storage, "get_sliding_window", look_and_wait)
+    monkeypatch.setattr(storage, "get_sliding_window", look_and_wait)
     racing(16, work)
     assert (accepted.count(True), accepted.count(False)) == (50, 110)
 
 
+def _limiter(client: Client) -> rate_limit.RateLimiter:
+    limiter: rate_limit.RateLimiter = client.application.extensions["cartsvc.rate_limiter"]
+    return limiter
+
+
 def _counts(client: Client) -> int:
-    (limiter,) = client.application.extensions["limiter"]
-    return sum(len(current) + len(previous) for _, current, previous in limiter.storage._windows.values())  # noqa: SLF001 - nobody else wants to know
+    storage = _limiter(client).storage
+    assert isinstance(storage, rate_limit._LocalStorage)  # noqa: SLF001 - its memory is what is tested
+    return sum(len(current) + len(previous) for _, current, previous in storage._windows.values())  # noqa: SLF001 - as above
 
 
 def test_callers_of_old_windows_are_forgotten(seconds: FakeSeconds) -> None:

@@ -584,9 +584,9 @@ def test_a_full_disk_is_a_full_store(
 ) -> None:
     """No cart is lost, and removing works; once there is room again, so does the rest."""
     full = os.statvfs_result([0 if n == 4 else each for n, each in enumerate(os.statvfs(path))])  # f_bavail
+    store.ping()
     with monkeypatch.context() as patch:
         patch.setattr(os, "statvfs", lambda _: full)
-        store.ping()
         kept = fill(store, clock, (5000, 9000))
         with pytest.raises(StoreFull):
             store.ping()

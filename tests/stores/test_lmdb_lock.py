@@ -62,7 +62,7 @@ def test_another_container_is_refused(path: Path, monkeypatch: pytest.MonkeyPatc
         with Child("guard", path, "somebody else") as other:
             assert other.read_line() == (
                 f"{path} is in use by a server in another container or on another machine (first-host). LMDB's carts "
-                "are for the processes of one container or machine: stop the other one, or keep the carts in Valkey."
+                "are for the processes of one container or machine: stop that server, or keep the carts in Valkey."
             )
     with Child("guard", path, "") as command:
         assert command.read_line() == "in"

@@ -151,15 +151,15 @@ def test_stats_and_export_name_foreign_keys_and_go_on(server: Valkey, admin: Red
 def test_foreign_keys_can_be_removed(server: Valkey, admin: Redis) -> None:
     """All at once, or that of one user; what was removed is said, and no cart and no counter is."""
     for user, said in [
-        ("hash", "hash: an unreadable record was removed."),
+        ("hash", "hash: an unreadable record was deleted."),
         ("hash", "hash: nothing was stored."),
-        ("user-1", "user-1: a cart was removed, number of items: 0."),
+        ("user-1", "user-1: a cart was deleted, number of items: 0."),
     ]:
         purged = carts(server, "purge", "--user", user, "--yes")
         assert (purged.returncode, purged.stderr.strip()) == (0, said)
     purged = carts(server, "purge", "--unreadable", "--yes")
     assert purged.returncode == 0
-    assert f"{len(FOREIGN) - 1} unreadable records erased." in purged.stderr
+    assert f"{len(FOREIGN) - 1} unreadable records deleted." in purged.stderr
     assert admin.dbsize() == 19 + 1
     assert carts(server, "stats").returncode == 0
 
@@ -172,7 +172,7 @@ def test_the_command_line_has_the_drivers_words(server: Valkey, admin: Redis) ->
     finally:
         admin.execute_command("ACL", "SETUSER", "default", "+scan")
     assert refused.returncode == 1
-    assert refused.stderr.startswith("Error: The store does not answer just now. Nothing was changed. (NOPERM ")
+    assert refused.stderr.startswith("Error: The store is temporarily unavailable. Nothing was changed. (NOPERM ")
 
 
 # ---- the prefix ----

@@ -108,7 +108,13 @@ class RaisingStore(CartStore):
         """Close nothing."""
 
 
-def make_client(*, store: CartStore | None = None, environ: dict[str, str] | None = None, **settings: Any) -> Client:
+def make_client(
+    *,
+    store: CartStore | None = None,
+    clock: Callable[[], int] | None = None,
+    environ: dict[str, str] | None = None,
+    **settings: Any,
+) -> Client:
     """Return a client of a new app, with the settings of this environment (default: none) and these settings.
 
     The members of the policy are given as those of the settings are; their times are milliseconds.
@@ -118,7 +124,7 @@ def make_client(*, store: CartStore | None = None, environ: dict[str, str] | Non
     assert found.warnings == ()
     of_policy = {name: settings.pop(name) for name in found.policy.__struct_fields__ if name in settings}
     policy = structs.replace(found.policy, **of_policy)
-    app = create_app(structs.replace(found, policy=policy, **settings), store=store)
+    app = create_app(structs.replace(found, policy=policy, **settings), store=store, clock=clock)
     app.test_client_class = Client
     client = app.test_client()
     assert isinstance(client, Client)

@@ -1,4 +1,4 @@
-"""What tests of tokens sign and check with: secrets, pairs of keys, and the settings that state them."""
+"""Secrets, key pairs and settings of authentication for the tests of tokens."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ AUDIENCE = "https://carts.example"
 
 
 def settings(**changes: str | None) -> AuthConfig:
-    """A shop that signs with a secret, unless the test says otherwise."""
-    stated: dict[str, str | None] = {
+    """Return the settings of a shop that signs with a secret, with these changes."""
+    defaults: dict[str, str | None] = {
         "key": SECRET,
         "jwks_url": None,
         "algorithms": None,
@@ -27,16 +27,16 @@ def settings(**changes: str | None) -> AuthConfig:
         "audience": None,
         "guest_key": GUEST_SECRET,
     }
-    return load_auth_config(**(stated | changes))  # type: ignore[arg-type]
+    return load_auth_config(**(defaults | changes))  # type: ignore[arg-type]
 
 
 @cache
 def pair(kind: str) -> Any:
-    """A private key of this kind."""
+    """Return a private key of this kind."""
     if kind == "rsa":
         return rsa.generate_private_key(65537, 2048)
     if kind == "weak rsa":
-        return rsa.generate_private_key(65537, 1024)  # noqa: S505 - the one that is to be refused
+        return rsa.generate_private_key(65537, 1024)  # noqa: S505 - it is to be rejected
     if kind == "ed25519":
         return ed25519.Ed25519PrivateKey.generate()
     return ec.generate_private_key(

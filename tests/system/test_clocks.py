@@ -33,7 +33,7 @@ class Pair(NamedTuple):
 def pair() -> Iterator[Pair]:
     """Both on one store."""
     with valkey() as store:
-        app = ("--pythonpath", "tests,tests/system", "--workers", "2", "skewed_clock:app")
+        app = ("--workers", "2", "tests.support.apps.skewed_clock:app")
         settings = {"CARTSVC_STORE_URL": store.url}
         with (
             serve(*app, CLOCK_OFFSET_MS=str(OFFSET_S * 1000), **settings) as ahead,

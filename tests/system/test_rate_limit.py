@@ -37,7 +37,7 @@ def test_two_workers_count_together(threads: str) -> None:
     """In Valkey, whichever of them a connection is with."""
     with valkey() as there:
         settings = _LIMITED | {"CARTSVC_STORE_URL": there.url, "WEB_CONCURRENCY": "2", "CARTSVC_THREADS": threads}
-        with serve("--pythonpath", "tests,tests/system", "patient_counter:app", **settings) as server:
+        with serve("tests.support.apps.slow_counter_app:app", **settings) as server:
             assert _storm(server) == (50, 110)
 
 

@@ -127,7 +127,7 @@ def test_clients_that_dribble_do_not_stop_others(server: Server) -> None:
 
 def test_a_store_that_blocks_holds_up_only_its_own_requests() -> None:
     """While 50 requests wait for a slow store, others that need no store are served at once."""
-    with serve("--pythonpath", "tests,tests/system", "slow_store:app") as slow:
+    with serve("tests.support.apps.slow_app:app") as slow:
 
         def read(client: Client, number: int) -> float:
             began = time.monotonic()
@@ -162,7 +162,7 @@ def test_memory_refuses_a_second_process(arguments: list[str], environment: dict
     """Asked for two workers, it does not start, and says why and what to set."""
     ended = run(*arguments, **environment)
     assert ended.returncode == 1
-    assert "2 workers were asked for" in ended.output
+    assert "2 workers were requested" in ended.output
     assert "Set WEB_CONCURRENCY=1" in ended.output
     assert "Traceback" not in ended.output
 

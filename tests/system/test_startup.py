@@ -70,7 +70,7 @@ def test_keys_without_authentication_do_not_start() -> None:
     keys = {"CARTSVC_JWT_KEY": "s3cret" * 6, "CARTSVC_GUEST_KEY": "s3cret" * 6}
     ended = run(**keys)
     assert ended.returncode == 1
-    assert "CARTSVC_AUTH: must be set beside CARTSVC_GUEST_KEY, CARTSVC_JWT_KEY" in ended.output
+    assert "CARTSVC_AUTH: must be set together with CARTSVC_GUEST_KEY, CARTSVC_JWT_KEY" in ended.output
     assert "s3cret" not in ended.output
     with serve(CARTSVC_AUTH="none", **keys) as server:
         assert "CARTSVC_AUTH=none ignores CARTSVC_GUEST_KEY, CARTSVC_JWT_KEY" in server.log()

@@ -211,7 +211,7 @@ def test_workers_that_are_killed_lose_nothing(store_url: str, environment: dict[
 @STORES
 def test_merges_conserve_items_when_workers_die_of_their_writes(store_url: str) -> None:
     """Each item is in one cart, once, wherever a worker died in a merge; and no cart stays sealed for ever."""
-    chaos = ("--workers", "3", "--pythonpath", "tests,tests/system", "mortal_store:app")
+    chaos = ("--workers", "3", "tests.support.apps.crashing_app:app")
     with serve(*chaos, CARTSVC_STORE_URL=store_url) as server:
         load = Load(server.url, merges)
         with load():
@@ -331,5 +331,5 @@ def test_no_add_is_lost_between_two_servers(store_url: str) -> None:
 
 def test_a_careless_store_would_be_found_out(tmp_path: Path) -> None:
     """The promise above is not kept by a store that reads and writes in two steps."""
-    careless = ("--pythonpath", "tests,tests/system", "careless_store:app")
+    careless = ("tests.support.apps.racy_app:app",)
     assert add_from_two_servers(f"lmdb://{tmp_path}/carts?sync=off", *careless) != list(range(1, 641))

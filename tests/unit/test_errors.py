@@ -45,10 +45,10 @@ def test_wrong_settings_are_listed_line_by_line() -> None:
 
 
 def test_a_store_that_fails_says_what_became_of_the_request() -> None:
-    """Whoever knows that nothing was changed says so; who does not know says that, and how to find out."""
+    """Either nothing was changed, or the outcome is in doubt and the message explains how to find out."""
     away, unknown, full = (str(error()) for error in (errors.StoreError, errors.OutcomeUnknown, errors.StoreFull))
     assert "Nothing was changed" in away
-    assert "may have been done or not" in unknown
+    assert "may or may not have been applied" in unknown
     assert "Idempotency-Key" in unknown
     assert "full" in full
     assert len({away, unknown, full}) == 3

@@ -12,15 +12,15 @@ from limits.storage import RedisStorage
 from cartsvc.carts.cart import Limits
 from cartsvc.carts.record import Policy
 from cartsvc.errors import SettingsError
-from cartsvc.settings import Settings
+from cartsvc.settings import EnvReader, Settings
 from cartsvc.stores.urls import LmdbConfig, MemoryConfig, ValkeyConfig
 
 pytestmark = pytest.mark.usefixtures("nothing_set")
 
 DAY = 86_400  # seconds
 
-# Each whole number: its variable, its field, its default, its least and its most. What the environment says in seconds
-# is kept in milliseconds where carts are stamped with it.
+# Each whole number: variable, field, default, minimum and maximum. Lifetimes are in seconds in the environment, and in
+# milliseconds in Settings.
 WHOLE = [
     ("PORT", "port", 8080, 1, 65_535),
     ("WEB_CONCURRENCY", "workers", None, 1, 1024),
@@ -45,7 +45,7 @@ OTHERS = [
     *("HOST", "CARTSVC_STORE_URL", "CARTSVC_STORE_TIMEOUT"),
     *("CARTSVC_CORS_ORIGINS", "CARTSVC_CORS_HEADERS", "CARTSVC_LOG_LEVEL"),
 ]
-WRONG = "wr ong"  # is refused by every setting
+WRONG = "wr ong"  # every setting rejects it
 SECRET = "a secret of 32 bytes or of more.."  # noqa: S105 - of no service
 
 
@@ -60,7 +60,7 @@ def field(settings: Settings, path: str) -> object:
 
 
 def faults(monkeypatch: pytest.MonkeyPatch, **environ: str) -> list[str]:
-    """What is said of this environment."""
+    """Return the faults of this environment."""
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as error:
@@ -68,7 +68,7 @@ def faults(monkeypatch: pytest.MonkeyPatch, **environ: str) -> list[str]:
     return list(error.value.faults)
 
 
-def test_without_an_environment_all_is_as_the_contract_says() -> None:
+def test_defaults() -> None:
     """Every setting has a default."""
     expected = Settings(
         host="0.0.0.0",  # noqa: S104 - the documented default
@@ -121,7 +121,7 @@ def test_the_tables_here_have_every_setting() -> None:
 def test_a_whole_number_has_a_default_and_a_range(
     monkeypatch: pytest.MonkeyPatch, *, name: str, path: str, default: int | None, least: int, most: int
 ) -> None:
-    """Both ends are taken; what is outside or no whole number is refused with the range."""
+    """Both ends are accepted; any other value is rejected with the range."""
     assert field(Settings.from_env(), path) == default
     for value in (least, most):
         monkeypatch.setenv(name, str(value))
@@ -132,10 +132,20 @@ def test_a_whole_number_has_a_default_and_a_range(
 
 
 def test_a_number_too_long_for_python_is_a_fault_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five thousand digits stop the start with a message that one can read."""
+    """Five thousand digits fail the start with a readable message."""
     (fault,) = faults(monkeypatch, PORT="9" * 5000)
     assert fault.startswith("PORT=")
     assert fault.endswith(": must be a whole number from 1 to 65535")
+
+
+def test_the_environment_is_passed_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else is read, and the names of all settings are recorded, set or not."""
+    monkeypatch.setenv("CARTSVC_THREADS", "wrong")
+    reader = EnvReader({"PORT": "9000"})
+    settings = Settings.read(reader)
+    assert (settings.port, settings.threads) == (9000, 0)
+    assert len(reader.names) == len(set(reader.names)) >= len(WHOLE) + len(OTHERS)
+    assert {*OTHERS, *(name for name, *_ in WHOLE)} <= set(reader.names)
 
 
 # ---- the store ----
@@ -153,8 +163,8 @@ def test_a_key_prefix_is_taken(monkeypatch: pytest.MonkeyPatch, prefix: str) -> 
 @pytest.mark.parametrize("prefix", ["", " ", "a b", "a\t", "a\n", "\x7f", "\u00fc:", "x" * 65, *"*?[]{}\\'\""])
 def test_a_key_prefix_that_would_match_other_keys_is_refused(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
     """Blanks, quotes, what SCAN and access lists take for a pattern, and what decides about a cluster's slots."""
-    told = "must be 1 to 64 printable ASCII characters without blanks, quotes and * ? [ ] { } \\"
-    assert faults(monkeypatch, CARTSVC_KEY_PREFIX=prefix) == [f"CARTSVC_KEY_PREFIX={prefix!r}: {told}"]
+    fault = "must be 1 to 64 printable ASCII characters without blanks, quotes and * ? [ ] { } \\"
+    assert faults(monkeypatch, CARTSVC_KEY_PREFIX=prefix) == [f"CARTSVC_KEY_PREFIX={prefix!r}: {fault}"]
 
 
 @pytest.mark.parametrize("prefix", ["L", "LIMIT", "LIMITS", "LIMITS:", "LIMITS:cart:"])
@@ -180,7 +190,7 @@ def test_a_store_url_names_a_place(monkeypatch: pytest.MonkeyPatch, url: str, pl
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "fault"),
     [
         (
             "",
@@ -194,9 +204,9 @@ def test_a_store_url_names_a_place(monkeypatch: pytest.MonkeyPatch, url: str, pl
         ("lmdb:///x?sync=yes", "lmdb's sync is on, lazy or off"),
     ],
 )
-def test_a_store_url_that_is_wrong_is_refused(monkeypatch: pytest.MonkeyPatch, url: str, told: str) -> None:
-    """The message says what would be right; it repeats nothing, for there may be a password in any of it."""
-    assert faults(monkeypatch, CARTSVC_STORE_URL=url) == [f"CARTSVC_STORE_URL=...: {told}"]
+def test_a_store_url_that_is_wrong_is_refused(monkeypatch: pytest.MonkeyPatch, url: str, fault: str) -> None:
+    """The message contains what is expected and nothing of the URL, because any part may be a password."""
+    assert faults(monkeypatch, CARTSVC_STORE_URL=url) == [f"CARTSVC_STORE_URL=...: {fault}"]
 
 
 @pytest.mark.parametrize(
@@ -229,7 +239,7 @@ def test_a_store_url_that_is_wrong_is_refused(monkeypatch: pytest.MonkeyPatch, u
     ],
 )
 def test_no_password_is_repeated(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """What is said of a start that is refused goes into logs, a traceback too: the password is in neither."""
+    """The faults of a failed start and its traceback are logged, so neither contains the password."""
     monkeypatch.setenv("CARTSVC_STORE_URL", url)
     with pytest.raises(SettingsError) as error:
         Settings.from_env()
@@ -240,7 +250,7 @@ def test_no_password_is_repeated(monkeypatch: pytest.MonkeyPatch, url: str) -> N
 
 @pytest.mark.parametrize("name", ["PORT", *OTHERS])
 def test_no_password_is_repeated_from_another_setting(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Somebody may have set the wrong one to the URL."""
+    """The URL may be in the wrong variable."""
     (fault,) = faults(monkeypatch, **{name: "valkey://user:s3cret@host/name"})
     assert fault.startswith(f"{name}=")
     assert "s3cret" not in fault
@@ -261,7 +271,7 @@ def test_the_stores_time_may_be_a_fraction(monkeypatch: pytest.MonkeyPatch, text
 
 @pytest.mark.parametrize("text", ["", "0", "0.099", "60.001", "-1", "nan", "inf", "-inf", "2s", "1,5", "x", "9" * 5000])
 def test_the_stores_time_has_a_range(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    """What is outside, no number or no time is refused: a request that waits for ever serves nobody."""
+    """Values outside and values that are not numbers are rejected, so that no request waits forever."""
     (fault,) = faults(monkeypatch, CARTSVC_STORE_TIMEOUT=text)
     assert fault == f"CARTSVC_STORE_TIMEOUT={text!r}: must be a number from 0.1 to 60"
 
@@ -283,7 +293,7 @@ def test_the_stores_time_has_a_range(monkeypatch: pytest.MonkeyPatch, text: str)
 def test_a_process_a_core_where_they_share_carts(
     monkeypatch: pytest.MonkeyPatch, url: str, concurrency: str | None, processes: int
 ) -> None:
-    """Each process of memory:// would have carts of its own, so there it is one unless somebody says otherwise."""
+    """Each process of memory:// would have its own carts, so its default is one process."""
     monkeypatch.setattr("cartsvc.settings.available_cpus", lambda: 6)
     monkeypatch.setenv("CARTSVC_STORE_URL", url)
     if concurrency is not None:
@@ -295,7 +305,7 @@ def test_a_process_a_core_where_they_share_carts(
 
 @pytest.mark.parametrize(("threads", "least"), [(None, 4), ("0", 4), ("8", 32)])
 def test_readers_are_more_than_all_threads(monkeypatch: pytest.MonkeyPatch, threads: str | None, least: int) -> None:
-    """Workers that are being replaced run beside the new ones, and so do commands: there is room for a hundred more."""
+    """Workers being replaced overlap with new ones, and commands run too, so there is room for a hundred more."""
     monkeypatch.setenv("CARTSVC_STORE_URL", "lmdb:///x")
     monkeypatch.setenv("WEB_CONCURRENCY", "4")
     if threads is not None:
@@ -392,7 +402,7 @@ def test_headers_are_listed(monkeypatch: pytest.MonkeyPatch, text: str, expected
 
 @pytest.mark.parametrize("text", ["*", "X-Session: 1", "X Session", "X-Session,", "X-Sessiön", "(x)", '"X-Session"'])
 def test_what_is_no_header_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    """A name is a token (RFC 9110, section 5.6.2); in a list of allowed ones ``*`` is no wildcard, so it is refused."""
+    """A name is a token (RFC 9110, section 5.6.2); ``*`` is no wildcard in a list of allowed headers."""
     expected = f"CARTSVC_CORS_HEADERS={text!r}: must be names of headers such as X-Session, separated by commas"
     assert faults(monkeypatch, CARTSVC_CORS_HEADERS=text) == [expected]
 
@@ -427,7 +437,8 @@ def test_keys_without_authentication_stop_the_start(monkeypatch: pytest.MonkeyPa
     """CARTSVC_AUTH=jwt was forgotten: without it every cart would be open. Misspelt and empty keys count as well."""
     (fault,) = faults(monkeypatch, **{name: value})
     assert fault == (
-        f"CARTSVC_AUTH: must be set beside {name}: to jwt, or to none if every client may read and change every cart"
+        f"CARTSVC_AUTH: must be set together with {name}: to jwt, or to none if every client may read and "
+        "change every cart"
     )
 
 
@@ -439,13 +450,13 @@ def test_all_keys_without_authentication_are_named(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_wrong_authentication_is_one_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CARTSVC_AUTH is set, so nothing has to be said about its being unset."""
+    """CARTSVC_AUTH is set, so there is no fault about its absence."""
     (fault,) = faults(monkeypatch, CARTSVC_AUTH="JWT", CARTSVC_JWT_KEY=SECRET)
     assert fault == "CARTSVC_AUTH='JWT': must be one of none, jwt"
 
 
 def test_open_on_purpose_starts_and_names_what_it_ignores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CARTSVC_AUTH=none beside keys is a choice, so it is a warning; the keys need not be good."""
+    """CARTSVC_AUTH=none with keys is a choice, so it is a warning; the keys need not be valid."""
     for name, value in {"CARTSVC_AUTH": "none", "CARTSVC_JWT_KEY": "weak", "CARTSVC_GUEST_KEY": SECRET}.items():
         monkeypatch.setenv(name, value)
     settings = Settings.from_env()
@@ -475,7 +486,7 @@ _BLANKS = "must have no blanks or line breaks around it"
     ],
 )
 def test_quotes_and_blanks_around_a_url_are_named(monkeypatch: pytest.MonkeyPatch, wrapped: str, fault: str) -> None:
-    """The value is not shown, so the fault has to tell what cannot be seen; of the rest nothing is wrong."""
+    """The value is not shown, so the fault names the invisible characters; the rest of the URL is valid."""
     store = faults(monkeypatch, CARTSVC_STORE_URL=wrapped.format("valkey://:s3cret@cache"))
     assert store == [f"CARTSVC_STORE_URL=...: {fault}"]
     monkeypatch.delenv("CARTSVC_STORE_URL")
@@ -492,7 +503,7 @@ def test_quotes_and_blanks_around_a_url_are_named(monkeypatch: pytest.MonkeyPatc
 
 
 def test_every_fault_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One start tells all that is wrong, and what would be right."""
+    """One start reports all faults, each with what is expected."""
     wrong = {name: WRONG for name, *_ in WHOLE} | dict.fromkeys(OTHERS, WRONG)
     found = faults(monkeypatch, **wrong)
     assert sorted(fault.partition("=")[0] for fault in found) == sorted(wrong)
@@ -503,7 +514,7 @@ def test_every_fault_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_slip_is_a_warning_that_names_the_nearest_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable that begins as ours and is none of ours does not stop the start, and does not pass unseen."""
+    """An unknown variable with our prefix does not fail the start, and causes a warning."""
     slips = {
         "CARTSVC_CARTTTL": "CARTSVC_CART_TTL",
         "CARTSVC_CORS_ORIGIN": "CARTSVC_CORS_ORIGINS",
@@ -520,7 +531,7 @@ def test_a_slip_is_a_warning_that_names_the_nearest_setting(monkeypatch: pytest.
 
 
 def test_what_kubernetes_sets_is_no_slip(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside a Service called cartsvc, or cartsvc-something, every pod gets these."""
+    """With a Service called cartsvc, or cartsvc-something, every pod has these variables."""
     for service in ("CARTSVC", "CARTSVC_API"):
         monkeypatch.setenv(f"{service}_SERVICE_HOST", "10.0.0.7")
         monkeypatch.setenv(f"{service}_SERVICE_PORT", "8080")

@@ -162,7 +162,7 @@ def test_a_key_that_is_of_no_use_is_passed_over(other: object) -> None:
 )
 def test_what_is_no_key_set_is_refused(data: bytes) -> None:
     """With an error that does not show what came."""
-    with pytest.raises(ValueError, match=r"the answer is not JSON|no JSON Web Key Set|more than 100 keys"):
+    with pytest.raises(ValueError, match=r"the response is not JSON|not a JSON Web Key Set|more than 100 keys"):
         read_key_set(data, ALGORITHMS)
 
 
@@ -185,23 +185,23 @@ def test_no_key_spoils_the_set(name: str, members: dict[str, Any], private: bool
 
 
 class Issuer:
-    """Stands in for the URL: serves what it is told, counts, and can be held up."""
+    """A replacement for the URL: returns ``response``, counts the calls, and can be blocked."""
 
     def __init__(self, *keys: object) -> None:
-        self.answer: bytes | Exception = key_set(*keys)
+        self.response: bytes | Exception = key_set(*keys)
         self.calls = 0
         self.go = threading.Event()
         self.go.set()
         self.asked = threading.Event()
 
     def __call__(self) -> bytes:
-        """What the URL answers."""
+        """Return the response of the URL."""
         self.calls += 1
         self.asked.set()
         assert self.go.wait(_SECONDS)
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
+        if isinstance(self.response, Exception):
+            raise self.response
+        return self.response
 
 
 class Seconds:
@@ -225,7 +225,7 @@ def found(keys: JwksKeys, name: str, *, kid: str | None = "") -> list[str | None
 
 def settled(keys: JwksKeys) -> None:
     """Return when no fetch is under way."""
-    done = keys._fetch_done  # noqa: SLF001 - nothing else tells when a thread of its own is through
+    done = keys._fetch_done  # noqa: SLF001 - nothing else shows when the thread has ended
     assert done is None or done.wait(_SECONDS)
 
 
@@ -262,7 +262,7 @@ def test_an_unknown_key_id_fetches_at_most_once_in_30_seconds() -> None:
     issuer, clock = Issuer(jwk("rsa")), Seconds()
     keys = keys_of(issuer, clock)
     assert found(keys, "rsa") == ["rsa"]
-    issuer.answer = key_set(jwk("rsa"), jwk("ec"))
+    issuer.response = key_set(jwk("rsa"), jwk("ec"))
     for moment in (0.0, 1.0, 29.9):
         clock.now = 1000 + moment
         for n in range(20):
@@ -278,11 +278,11 @@ def test_an_unknown_key_id_fetches_at_most_once_in_30_seconds() -> None:
 
 
 def test_keys_are_fetched_again_after_ten_minutes(caplog: pytest.LogCaptureFixture) -> None:
-    """So that one that the issuer has withdrawn goes; nobody waits for it, and it is not fetched earlier."""
+    """So that a withdrawn key is dropped. No request waits for it, and it is not fetched earlier."""
     issuer, clock = Issuer(jwk("rsa"), jwk("rsa-stolen")), Seconds()
     keys = keys_of(issuer, clock)
     assert found(keys, "rsa-stolen") == ["rsa-stolen"]
-    issuer.answer = key_set(jwk("rsa"))
+    issuer.response = key_set(jwk("rsa"))
     clock.now += 599
     assert found(keys, "rsa-stolen") == ["rsa-stolen"]
     assert issuer.calls == 1
@@ -307,7 +307,7 @@ def test_keys_are_fetched_again_after_ten_minutes(caplog: pytest.LogCaptureFixtu
         ConnectionRefusedError("refused"),
         TimeoutError("slow"),
         socket.gaierror(-2, "unknown"),
-        ValueError("the answer has status 500"),
+        ValueError("the response has status 500"),
         b"<html>",
         b"{}",
     ],
@@ -315,11 +315,11 @@ def test_keys_are_fetched_again_after_ten_minutes(caplog: pytest.LogCaptureFixtu
 def test_the_last_good_keys_stay_when_the_url_is_away(
     failure: Exception | bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A failed fetch takes nothing away, is told in the log, and is tried again after 30 seconds."""
+    """A failed fetch keeps the keys, is logged, and is retried after 30 seconds."""
     issuer, clock = Issuer(jwk("rsa")), Seconds()
     keys = keys_of(issuer, clock)
     assert found(keys, "rsa") == ["rsa"]
-    good, issuer.answer = issuer.answer, failure
+    good, issuer.response = issuer.response, failure
     clock.now += 10_000
     for _ in range(5):
         assert found(keys, "rsa") == ["rsa"]
@@ -327,10 +327,10 @@ def test_the_last_good_keys_stay_when_the_url_is_away(
         assert found(keys, "ec") == []
     assert issuer.calls == 2
     assert len(caplog.records) == 1
-    assert "the keys got before stay in use" in caplog.messages[0]
+    assert "the previous keys stay in use" in caplog.messages[0]
     assert "html" not in caplog.text
     clock.now += 30
-    issuer.answer = good
+    issuer.response = good
     assert found(keys, "rsa") == ["rsa"]
     settled(keys)
     assert issuer.calls == 3
@@ -342,29 +342,29 @@ def test_the_last_good_keys_stay_when_the_url_is_away(
 def test_without_any_keys_nobody_is_judged(caplog: pytest.LogCaptureFixture) -> None:
     """That is neither a yes nor a no; it is tried again a second later, since nothing works before."""
     issuer, clock = Issuer(), Seconds()
-    good, issuer.answer = key_set(jwk("rsa")), OSError("away")
+    good, issuer.response = key_set(jwk("rsa")), OSError("away")
     keys = keys_of(issuer, clock)
     for _ in range(5):
         with pytest.raises(KeysUnavailable):
             keys.find(algorithm="RS256", kid="rsa")
     assert issuer.calls == 1
-    assert "no token can be checked" in caplog.messages[0]
+    assert "no token can be verified" in caplog.messages[0]
     clock.now += 1
-    issuer.answer = good
+    issuer.response = good
     assert found(keys, "rsa") == ["rsa"]
 
 
 def test_a_set_that_has_become_empty_takes_every_key_away(caplog: pytest.LogCaptureFixture) -> None:
-    """The issuer has said so: that is not being away. It is told in the log."""
+    """The issuer has no keys, which differs from being unavailable. It is logged."""
     issuer, clock = Issuer(jwk("rsa")), Seconds()
     keys = keys_of(issuer, clock)
     assert found(keys, "rsa") == ["rsa"]
-    issuer.answer = key_set()
+    issuer.response = key_set()
     clock.now += 600
     assert found(keys, "rsa") == ["rsa"]
     settled(keys)
     assert found(keys, "rsa") == []
-    assert caplog.messages == ["CARTSVC_JWT_JWKS_URL gives no key for RS256, ES256, EdDSA"]
+    assert caplog.messages == ["no key for RS256, ES256, EdDSA from CARTSVC_JWT_JWKS_URL"]
 
 
 def test_many_threads_fetch_once() -> None:
@@ -392,7 +392,7 @@ def test_many_threads_fetch_once() -> None:
 
 
 def test_nobody_waits_longer_than_their_patience() -> None:
-    """While a fetch hangs, who has a key goes on, and who has none is answered."""
+    """While a fetch hangs, tokens with a known key are verified, and other tokens get a response too."""
     issuer, clock = Issuer(jwk("rsa")), Seconds()
     keys = keys_of(issuer, clock, max_wait_s=0.01)
     issuer.go.clear()
@@ -401,7 +401,7 @@ def test_nobody_waits_longer_than_their_patience() -> None:
     clock.now += 1000
     with pytest.raises(KeysUnavailable):
         keys.find(algorithm="RS256", kid="rsa")
-    assert issuer.calls == 1, "a second fetch was started beside one that hangs"
+    assert issuer.calls == 1, "a second fetch was started while one hangs"
     issuer.go.set()
     settled(keys)
     assert found(keys, "rsa") == ["rsa"]
@@ -418,7 +418,7 @@ def test_nobody_waits_longer_than_their_patience() -> None:
 
 @contextmanager
 def server(reply: Callable[[BaseHTTPRequestHandler], None], certificate: Path | None = None) -> Iterator[str]:
-    """A server on this machine that answers every GET so, with a certificate by TLS; its URL."""
+    """Run a server on this machine that handles every GET so, by TLS with a certificate; yield its URL."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -469,8 +469,8 @@ def test_a_key_set_is_fetched() -> None:
 
 @pytest.mark.parametrize("status", [201, 204, 304, 400, 401, 404, 500, 503])
 def test_only_a_200_counts(status: int) -> None:
-    """Whatever is in the answer."""
-    refused = pytest.raises(ValueError, match=f"^the answer has status {status}$")
+    """Whatever the response contains."""
+    refused = pytest.raises(ValueError, match=f"^the response has status {status}$")
     with server(lambda handler: send(handler, b"", status)) as url, refused:
         jwks_fetcher(url)()
 
@@ -478,7 +478,7 @@ def test_only_a_200_counts(status: int) -> None:
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("target", ["/other", "http://localhost:1/", "https://localhost:1/", "file:///etc/passwd"])
 def test_no_redirect_is_followed(status: int, target: str) -> None:
-    """Nobody leads us to another place or scheme."""
+    """No redirect leads to another place or scheme."""
     seen = []
 
     def reply(handler: BaseHTTPRequestHandler) -> None:
@@ -526,7 +526,7 @@ def test_a_server_that_is_not_there_is_an_os_error() -> None:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file with a certificate for 127.0.0.1 that nobody has signed, and its key."""
+    """A file with a certificate for 127.0.0.1 that no authority has signed, and its key."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "issuer")])
     now = datetime.now(UTC)
     made = (
@@ -637,18 +637,18 @@ def test_from_the_url_to_the_verdict() -> None:
         )
         assert config.jwks_url is not None
         keys = JwksKeys(jwks_fetcher(config.jwks_url), algorithms=config.algorithms, monotonic=clock)
-        room = Auth(config, keys=keys, guest_ttl_ms=1000, clock=FakeClock())
+        auth = Auth(config, keys=keys, guest_ttl_ms=1000, clock=FakeClock())
         for name in ("rsa", "ec"):
-            assert room.check(_token(name), "alice") == Caller("alice", "user")
+            assert auth.check(_token(name), "alice") == Caller("alice", "user")
         with pytest.raises(Unauthorized):
-            room.identify(_token("ed"))
+            auth.identify(_token("ed"))
         with pytest.raises(Unauthorized):
-            room.identify(_token("rsa-2", kid="rsa"))
+            auth.identify(_token("rsa-2", kid="rsa"))
         served[:] = [jwk("ed")]
         clock.now += 30
-        assert room.check(_token("ed"), "alice") == Caller("alice", "user")
+        assert auth.check(_token("ed"), "alice") == Caller("alice", "user")
         with pytest.raises(Unauthorized):
-            room.identify(_token("rsa"))
+            auth.identify(_token("rsa"))
 
 
 def _token(name: str, *, kid: str | None = None) -> str:
@@ -663,7 +663,7 @@ import sys, time, gevent
 from cartsvc.errors import KeysUnavailable
 from cartsvc.auth.jwks import JwksKeys, jwks_fetcher
 
-keys = JwksKeys(jwks_fetcher(sys.argv[1], timeout=20), algorithms=("RS256",), monotonic=time.monotonic, patience=20)
+keys = JwksKeys(jwks_fetcher(sys.argv[1], timeout=20), algorithms=("RS256",), monotonic=time.monotonic, max_wait_s=20)
 ticks = []
 def others():
     while len(ticks) < 10**6:

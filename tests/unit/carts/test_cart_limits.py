@@ -51,15 +51,15 @@ ALONE: list[tuple[str, Callable[[int], NewItem], int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("limit", "line", "default", "place"), ALONE, ids=[each[0] for each in ALONE])
-def test_limits_of_one_line(limit: str, line: Callable[[int], NewItem], default: int, place: str) -> None:
+@pytest.mark.parametrize(("limit", "line", "default", "pointer"), ALONE, ids=[each[0] for each in ALONE])
+def test_limits_of_one_line(limit: str, line: Callable[[int], NewItem], default: int, pointer: str) -> None:
     """Each limit of one line is the contract's, can be set, allows itself and rejects one more."""
     for limits, most in ((LIMITS, default), (Limits(**{limit: 3}), 3)):
         assert getattr(limits, limit) == most
         additions(line(most), limits=limits)
         with pytest.raises(InvalidRequest) as error:
             additions(msgspec.structs.replace(line(most + 1), pointer="/items/7"), limits=limits)
-        assert pointers(error) == ["/items/7" + place]
+        assert pointers(error) == ["/items/7" + pointer]
         assert str(most) in error.value.faults[0].detail
 
 
@@ -393,10 +393,10 @@ def test_a_cart_has_one_currency() -> None:
         (lambda: changed(cart, "b", ItemChange(unit_price=5, currency="USD")), "/currency"),
         (lambda: changed(cart, "a", ItemChange(quantity=2, unit_price=5, currency="USD")), "/currency"),
     ]
-    for each, place in tries:
+    for each, pointer in tries:
         with pytest.raises(CurrencyMismatch) as error:
             each()
-        assert pointers(error) == [place]
+        assert pointers(error) == [pointer]
         assert "EUR" in error.value.faults[0].detail
     assert added(cart, NewItem("c", 1)).currency == "EUR"
 

@@ -20,7 +20,6 @@ from cartsvc.carts.record import (
     Seal,
     decode,
     encode,
-    live_cart,
     next_record,
 )
 from cartsvc.errors import RecordUnreadable
@@ -128,7 +127,6 @@ def test_damage_that_reads_as_endless_nesting_is_refused() -> None:
 @pytest.mark.parametrize(
     ("record", "now", "expected"),
     [
-        (None, 0, None),
         (Record("t", None, (), (), None, 100), 0, None),
         (RECORD, 99, CART),
         (RECORD, 100, None),
@@ -136,9 +134,9 @@ def test_damage_that_reads_as_endless_nesting_is_refused() -> None:
         (Record("t", CART, (), (), None, 500), 100, None),
     ],
 )
-def test_a_cart_lives_until_its_time(record: Record | None, now: int, expected: Cart | None) -> None:
+def test_a_cart_lives_until_its_time(record: Record, now: int, expected: Cart | None) -> None:
     """A cart is there until its expires_at, however long its record is kept for."""
-    assert live_cart(record, now=now) is expected
+    assert record.cart_at(now) is expected
 
 
 # ---- changes ----
@@ -186,7 +184,7 @@ def test_absent_record_that_stays_absent() -> None:
 
 @pytest.mark.parametrize("old", [None, FULL])
 def test_written_record_has_a_new_tag(old: Record | None) -> None:
-    """The tag is the one of the revision, and the ETag of the cart stays."""
+    """The tag is the revision's, and the ETag of the cart stays."""
     record = written(EMPTY.with_cart(LIVE), old)
     assert (record.tag, record.cart) == ("new", LIVE)
 
@@ -213,8 +211,8 @@ def test_mark_replaces_that_of_the_same_merge() -> None:
     record = EMPTY.with_mark(PENDING).with_mark(structs.replace(PENDING, merge_id="n")).with_mark(DONE)
     assert [(mark.merge_id, mark.done) for mark in record.merge_marks] == [("n", False), ("m", True)]
     assert (record.find_mark("m"), record.find_mark("absent")) == (DONE, None)
-    assert [mark.merge_id for mark in record.without_marks({"m"}).marks] == ["n"]
-    assert record.without_marks({"m", "n"}).marks == ()
+    assert [mark.merge_id for mark in record.without_marks({"m"}).merge_marks] == ["n"]
+    assert record.without_marks({"m", "n"}).merge_marks == ()
 
 
 def test_mark_is_found_however_old_it_is() -> None:
@@ -240,9 +238,9 @@ def test_keys_are_bounded() -> None:
     record = EMPTY
     for number in range(6):
         record = record.with_key(key(number))
-    assert [each.key_digest for each in written(record).keys] == [b"\x03", b"\x04", b"\x05"]
+    assert [each.key_digest for each in written(record).idempotency_keys] == [b"\x03", b"\x04", b"\x05"]
     expired = EMPTY.with_key(key(1, at=NOW - 999)).with_key(key(2, at=NOW - 1_000)).with_key(key(3))
-    assert [each.key_digest for each in written(expired).keys] == [b"\x01", b"\x03"]
+    assert [each.key_digest for each in written(expired).idempotency_keys] == [b"\x01", b"\x03"]
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,8 @@ from cartsvc.carts.service import CartService
 from cartsvc.cli.backup import read_line, write_line
 from cartsvc.errors import CartsvcError, InvalidRequest
 from cartsvc.stores.memory import MemoryStore
+from tests.support.carts_cli import CartsCli
 from tests.support.clock import FakeClock
-from tests.support.desk import Desk
 from tests.support.faults import Crash, FaultyStore, crash
 from tests.support.importable import Stored, stored
 
@@ -63,20 +63,20 @@ def test_export_and_import_are_inverse(of: Stored) -> None:
 @slow_to_draw
 @given(st.data())
 def test_the_commands_are_inverse(data: st.DataObject) -> None:
-    """The same of whole back-ups, through the commands; only what has expired stays behind."""
-    desk = Desk()
+    """The same for whole backups, through the commands; only expired records are skipped."""
+    cli = CartsCli()
     names = data.draw(st.lists(st.sampled_from("abcd"), max_size=3, unique=True))
-    records = [data.draw(stored(now=desk.clock.now, user_id=name)) for name in names]
+    records = [data.draw(stored(now=cli.clock.now, user_id=name)) for name in names]
     lines = {of.user_id: write_line(of.user_id, of.record) for of in records}
     live = {of.user_id for of in records if of.record.expires_at > of.now}
-    imported = desk.run("import", stdin=b"".join(lines.values()))
+    imported = cli.run("import", stdin=b"".join(lines.values()))
     assert imported.exit_code == 0, imported.stderr
-    assert desk.run("export").stdout_bytes.splitlines(keepends=True) == [lines[name] for name in names if name in live]
-    again = desk.run("import", stdin=b"".join(lines.values()))
-    assert f"{len(live)} there already" in again.stderr
+    assert cli.run("export").stdout_bytes.splitlines(keepends=True) == [lines[name] for name in names if name in live]
+    again = cli.run("import", stdin=b"".join(lines.values()))
+    assert f"{len(live)} unchanged" in again.stderr
 
 
-# ---- what is refused ----
+# ---- what is rejected ----
 
 
 def _time(milliseconds: int) -> str:
@@ -117,7 +117,7 @@ def _all_latest(of: Stored) -> int:
     record = of.record
     assert record.cart is not None
     assert record.seal is not None
-    times = [each.at for each in (*record.keys, *record.marks, record.seal)]
+    times = [each.at for each in (*record.idempotency_keys, *record.merge_marks, record.seal)]
     return max(record.cart.created_at, record.cart.updated_at, *times)
 
 
@@ -211,7 +211,7 @@ WRONG: dict[str, Wrong] = {
             marks=[_mark(of.now) | {"source_expires_at": _time(of.now - CLOCK_MARGIN_MS - CLOCK_TOLERANCE_MS - 1)}]
         ),
     ),
-    "mark of a source for ever": Wrong(
+    "mark of a source forever": Wrong(
         "/marks/0/source_expires_at",
         lambda line, of: line.update(
             marks=[_mark(of.now) | {"source_expires_at": _time(of.now + CART_TTL_RANGE_MS[1] + CLOCK_TOLERANCE_MS + 1)}]
@@ -248,15 +248,15 @@ def test_a_record_that_cannot_be_is_refused(name: str, of: Stored) -> None:
 @given(of=stored(whole=True), name=st.sampled_from(sorted(WRONG)))
 def test_nothing_of_a_refused_record_is_stored(of: Stored, name: str) -> None:
     """Through the command: its line and its place are named, and the store is as it was."""
-    desk = Desk(FakeClock(of.now))
+    cli = CartsCli(FakeClock(of.now))
     place, change = WRONG[name]
     line = json.loads(write_line(of.user_id, of.record))
     change(line, of)
-    imported = desk.run("import", stdin="\n" + json.dumps(line))
+    imported = cli.run("import", stdin="\n" + json.dumps(line))
     assert imported.exit_code == 1
     assert imported.stderr.startswith("line 2: ")
     assert f"{place} " in imported.stderr
-    assert desk.content() == {}
+    assert cli.content() == {}
 
 
 @pytest.mark.parametrize(
@@ -270,13 +270,13 @@ def test_nothing_of_a_refused_record_is_stored(of: Stored, name: str) -> None:
 )
 def test_a_name_that_is_there_twice_is_refused(found: bytes, repeated: bytes, place: str) -> None:
     """Which of the two values counts is unpredictable (RFC 8259, section 4), so neither does."""
-    desk = Desk()
-    desk.fill()
-    line = next(line for line in desk.run("export").stdout_bytes.splitlines() if b'"alice"' in line)
+    cli = CartsCli()
+    cli.fill()
+    line = next(line for line in cli.run("export").stdout_bytes.splitlines() if b'"alice"' in line)
     line = line.replace(b'"options":{}', b'"options":{"a":"1"}', 1) if b"options" in repeated else line
     line = line.replace(found, repeated, 1)
     with pytest.raises(InvalidRequest) as error:
-        read_line(line, tag="t", now=desk.clock())
+        read_line(line, tag="t", now=cli.clock())
     assert [(fault.pointer, "twice" in fault.detail) for fault in error.value.faults] == [(place, True)] or (
         b"options" in repeated
     )
@@ -363,7 +363,7 @@ class World:
         return CartService(self.faulty, merger, policy=policy, clock=clock, new_tag=tags, new_guest=lambda: "1")
 
     def happen(self, kind: str, *what: Any) -> None:
-        """Let it happen; what is refused is refused, and what dies is dead."""
+        """Perform the operation; a rejected one and a crash are part of the run."""
         if kind == "wait":
             self.time.advance(what[0])
         elif kind == "step":

@@ -207,7 +207,7 @@ def test_an_option_that_there_is_not(url: str, told: list[str]) -> None:
 @pytest.mark.parametrize("url", ["lmdb:///x?sync=on&sync=off", "valkeys://h?ca_certs=/a&ca_certs=/a"])
 def test_an_option_stands_once(url: str) -> None:
     """Of two values nobody knows which one was meant."""
-    assert refusal(url) == "an option of the URL stands twice"
+    assert refusal(url) == "an option of the URL is given twice"
 
 
 # ---- passwords ----

@@ -49,12 +49,12 @@ class Flaky(MemoryStore):
         super().__init__(clock=clock, limit=2**30)
         self.failing: dict[str, Exception] = {}  # by the call's name
 
-    def fail(self, error: Exception, cause: Exception | None = None, *, on: str = "get update ping erase") -> None:
+    def fail(self, error: Exception, cause: Exception | None = None, *, on: str = "get update ping delete") -> None:
         """Let these calls fail from now on."""
         error.__cause__ = cause
         self.failing = dict.fromkeys(on.split(), error)
 
-    def mend(self) -> None:
+    def recover(self) -> None:
         """Let no call fail."""
         self.failing = {}
 
@@ -69,12 +69,12 @@ class Flaky(MemoryStore):
         return super().update(user_id, change)
 
     def delete(self, user_id: str) -> Record | RecordUnreadable | None:
-        """Erase it."""
-        self._raise("erase")
+        """Delete it."""
+        self._raise("delete")
         return super().delete(user_id)
 
     def ping(self) -> None:
-        """Answer."""
+        """Succeed."""
         self._raise("ping")
 
     def _raise(self, call: str) -> None:
@@ -108,10 +108,10 @@ def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     caplog.set_level(logging.DEBUG)
 
     def taken() -> list[str]:
-        said = caplog.messages
+        messages = caplog.messages
         assert all(each.exc_info is None for each in caplog.records)
         caplog.clear()
-        return said
+        return messages
 
     return taken
 
@@ -131,7 +131,7 @@ class TestContract(StoreContract):
         if request.param == "in an outage":
             inner.fail(StoreError(), ConnectionError(), on="ping")
             attempt(store.ping)
-            inner.mend()
+            inner.recover()
         type(store).shared = inner.shared
         yield store
         del type(store).shared
@@ -306,7 +306,7 @@ def test_a_full_disk_is_two_lines(
 
 
 def test_what_a_server_repeats_of_a_command_is_left_out(seconds: FakeSeconds, lines: Callable[[], list[str]]) -> None:
-    """A server that does not know a command answers with its arguments: a key, or a password."""
+    """A server that does not know a command returns its arguments: a key, or a password."""
     with valkey("--rename-command", "EVALSHA", "") as server, _opened(server.url) as plain:
         store = LoggedStore(plain, monotonic=seconds)
         with pytest.raises(StoreError) as raised:
@@ -320,7 +320,7 @@ def test_what_a_server_repeats_of_a_command_is_left_out(seconds: FakeSeconds, li
 
 
 def test_a_success_costs_no_look_at_the_clock(inner: Flaky, clock: FakeClock) -> None:
-    """While all is well, nothing is asked, locked or counted."""
+    """While no call fails, no clock is read, and nothing is locked or counted."""
 
     def never() -> float:
         raise AssertionError
@@ -356,26 +356,26 @@ def test_a_failure_that_comes_and_goes_is_logged_once_a_minute(
     store: LoggedStore, inner: Flaky, seconds: FakeSeconds, clock: FakeClock, lines: Callable[[], list[str]]
 ) -> None:
     """At most one beginning a minute, and an end for each beginning that was logged."""
-    said: list[str] = []
+    messages: list[str] = []
     for _ in range(20):  # ten minutes, in each of which it fails twice
         inner.fail(StoreError(), ConnectionError("gone"))
         attempt(lambda: store.get("u"))
-        inner.mend()
+        inner.recover()
         for _ in range(2):
             calls(store, clock)
             seconds.advance(15)
-        said += lines()
-    assert [line.startswith("over") for line in said] == [False, True] * 10
+        messages += lines()
+    assert [line.startswith("over") for line in messages] == [False, True] * 10
 
 
 def test_one_success_among_failures_ends_nothing(
     store: LoggedStore, inner: Flaky, seconds: FakeSeconds, clock: FakeClock, lines: Callable[[], list[str]]
 ) -> None:
-    """One node of a cluster is down and the others answer: that is one outage, and it lasts until calls succeed."""
+    """One node of a cluster is down and the others respond: that is one outage, and it lasts until calls succeed."""
     for _ in range(100):
         inner.fail(StoreError(), ConnectionError("gone"))
         attempt(lambda: store.get("u"))
-        inner.mend()
+        inner.recover()
         calls(store, clock)
         seconds.advance(4)
     assert lines() == ["store unavailable: gone"]
@@ -392,7 +392,7 @@ def test_an_outage_that_nothing_has_ended_ends_before_the_next(
     for number in range(2):
         inner.fail(StoreError(), ConnectionError(f"gone {number}"))
         attempt(lambda: store.get("u"))
-        inner.mend()
+        inner.recover()
         seconds.advance(1)
         store.get("u")
         seconds.advance(10_000)
@@ -424,7 +424,7 @@ def test_a_failed_write_is_over_when_it_is_shown_to_be(
     inner.fail(StoreError(), cause, on="update")
     attempt(lambda: remove(store, "u"))
     assert len(lines()) == 1
-    inner.mend()
+    inner.recover()
     successes: dict[str, Callable[[], object]] = {
         "get": lambda: store.get("u"),
         "ping": store.ping,
@@ -450,14 +450,14 @@ def test_what_a_change_raises_is_no_failure(store: LoggedStore, inner: Flaky, li
         assert len(lines()) == 0
         inner.fail(StoreError(), on="ping")
         attempt(store.ping)
-        inner.mend()
+        inner.recover()
         lines()
 
 
 def test_unreadable_records_are_named_by_digests(
     store: LoggedStore, inner: Flaky, seconds: FakeSeconds, lines: Callable[[], list[str]]
 ) -> None:
-    """One a minute, each once; the end of one is not the end of another; no more are remembered than have room."""
+    """One a minute, each once; the end of one is not the end of another; the remembered ones are bounded."""
     inner.fail(RecordUnreadable(), on="get")
     for users in (200, 200, 300):
         for number in range(users):
@@ -467,7 +467,7 @@ def test_unreadable_records_are_named_by_digests(
     assert len(begun) == len(set(begun)) == 3
     assert not [line for line in begun if "alice" in line]
     assert len(store._outages) == 256  # noqa: SLF001 - how many it remembers
-    inner.mend()
+    inner.recover()
     store.get("other")
     store.delete(f"{ALICE}-299")
     store.get(f"{ALICE}-298")
