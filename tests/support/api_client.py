@@ -166,12 +166,12 @@ def _check_everywhere(response: TestResponse) -> None:
     if path == "/cart" and status == 201:
         assert response.headers.getlist("Cache-Control") == ["no-store"]
     if response.mimetype == PROBLEM and response.data:
-        told = parse(response.data)
-        assert not _LEAK.search(told["detail"]), f"leaks what only the log may know: {told['detail']}"
-        assert ("cart" in told) == (status == 412)
+        problem = parse(response.data)
+        assert not _LEAK.search(problem["detail"]), f"leaks what only the log may know: {problem['detail']}"
+        assert ("cart" in problem) == (status == 412)
         if status == 412:
-            assert told["cart"]["user_id"] == path.split("/")[2]
-            _check_sums(told["cart"])
+            assert problem["cart"]["user_id"] == path.split("/")[2]
+            _check_sums(problem["cart"])
     elif response.mimetype == JSON and response.data and "items" in (cart := parse(response.data)):
         _check_sums(cart)
 

@@ -115,7 +115,7 @@ def docker(
     stdin: str = "",
     settings: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run docker, and fail with all it said unless it ends with the ``expected`` exit code (None: with any)."""
+    """Run docker, and fail with its output unless it ends with the ``expected`` exit code (None: any)."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
     ended = subprocess.run(
         ["docker", *arguments],

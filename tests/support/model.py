@@ -152,12 +152,12 @@ class Model:
                 yield from self._resolve(request.user)
                 continue
             before = self.cart(request.user)
-            told = self._change(request, before)
-            self._remember(request, told.status)
+            expected = self._change(request, before)
+            self._remember(request, expected.status)
             if request.key is not None or self.cart(request.user) is not before:
                 self._written(request.user)
             yield "after"
-            return told
+            return expected
 
     def _change(self, request: Request, before: Cart | None) -> Expected:
         operation, *arguments = request.what
@@ -278,12 +278,12 @@ class Model:
                 return Expected(known.status, replayed=True, cart=self.cart(request.user))
             try:
                 seal = yield from self._take_source(source, request.user, strategy)
-                told = yield from self._move(request, source, seal)
+                expected = yield from self._move(request, source, seal)
             except Stale as stale:
                 yield from self._resolve(stale.user)
                 continue
-            if told is not None:
-                return told
+            if expected is not None:
+                return expected
         raise Rejected("MergeAborted")
 
     def _take_source(self, source: str, target: str, strategy: str) -> Generator[str, None, Seal | None]:

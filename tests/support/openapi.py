@@ -66,7 +66,7 @@ class Contract:
     def validate(self, value: object, *steps: str) -> None:
         """Check a value against the schema at this pointer of the document."""
         errors = [f"{error.json_path}: {error.message}" for error in self._validator(steps).iter_errors(value)]
-        assert not errors, f"not what {'/'.join(steps)} says: {errors}"
+        assert not errors, f"does not match {'/'.join(steps)}: {errors}"
 
     @functools.cache  # noqa: B019 - a contract lives as long as the tests
     def _validator(self, steps: tuple[str, ...]) -> Draft202012Validator:

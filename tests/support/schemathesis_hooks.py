@@ -74,8 +74,8 @@ def before_call(context: HookContext, case: Case, kwargs: dict[str, Any]) -> Non
 def no_leak(ctx: CheckContext, response: Response, case: Case) -> None:  # noqa: ARG001 - schemathesis' signature
     """Check that no response contains a path, a traceback or the name of an exception."""
     if response.headers.get("content-type") == ["application/problem+json"]:
-        told = json.loads(response.content)["detail"]
-        assert not _LEAK.search(told), f"leaks: {told}"
+        detail = json.loads(response.content)["detail"]
+        assert not _LEAK.search(detail), f"leaks: {detail}"
 
 
 def _tries_headers(case: Case) -> bool:
