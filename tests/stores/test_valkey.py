@@ -244,11 +244,11 @@ def test_warnings_of_an_unavailable_server(locked: Valkey) -> None:
     """An unavailable server, or one that denies INFO, gives a warning and does not prevent the start."""
     with valkey() as gone, opened(gone.url, timeout=TIME) as store:
         gone.kill()
-        assert "cannot be asked" in store.startup_warnings()[0]
+        assert "cannot be read" in store.startup_warnings()[0]
         assert "refused" in store.startup_warnings()[0]
     with opened(f"valkey://shop:{IN_A_URL}@127.0.0.1:{locked.port}") as store:
         (warning,) = store.startup_warnings()
-        assert "cannot be asked" in warning
+        assert "cannot be read" in warning
         assert "no permissions to run the 'info' command" in warning
 
 
