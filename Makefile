@@ -1,9 +1,11 @@
 # Commands for cartsvc; `make help` lists them. "##@" starts a group, "##" describes a command.
 PYTHON ?= python3
 BIN := .venv/bin
+# Three processes on two cores, because system tests mostly wait; an idle process takes tests from a busy one.
+PARALLEL := --numprocesses=3 --dist=worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-container test-browser soak lint format lock bench
+.PHONY: help install run test-fast test test-container test-browser soak lint format lock bench
 
 help: ## List the commands
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -28,8 +30,12 @@ run: .venv/.run ## Serve on PORT (8080)
 
 ##@ Test
 
-test: .venv/.dev ## Run the tests, except those that need Docker or Chromium
-	$(BIN)/pytest --numprocesses=3 --dist=loadfile
+test-fast: .venv/.dev ## Run the tests without servers and long searches: unit, API, project, docs, memory and LMDB stores
+	$(BIN)/pytest $(PARALLEL) -m "not server and not search" tests/unit tests/api tests/project tests/docs \
+		tests/stores/test_memory.py tests/stores/test_lmdb.py
+
+test: .venv/.dev ## Run all tests, except those that need Docker or Chromium
+	$(BIN)/pytest $(PARALLEL) --durations=15
 
 test-browser: .venv/.dev ## Test Swagger UI and CORS in Chromium (/usr/bin/chromium, or CHROMIUM=path)
 	$(BIN)/pytest -m browser tests/browser
@@ -37,18 +43,20 @@ test-browser: .venv/.dev ## Test Swagger UI and CORS in Chromium (/usr/bin/chrom
 test-container: .venv/.dev ## Test the image and the compose file (needs Docker)
 	$(BIN)/pytest -m container tests/container
 
+# The second command repeats tests that depend on chance: SOAK_ROUNDS times each.
 soak: .venv/.dev ## Run the randomised tests for an hour or longer; SEED=n repeats a run
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest --hypothesis-seed=$(or $(SEED),random) \
-		tests/unit/carts/test_service_model.py tests/unit/carts/test_cart.py tests/stores/test_memory.py tests/stores/test_lmdb.py tests/stores/test_valkey.py tests/stores/test_valkey_cluster.py \
-		tests/system/test_model.py tests/system/test_schemathesis.py
-	SOAK_ROUNDS=20 $(BIN)/pytest tests/system/test_stores.py tests/system/test_workers.py \
-		tests/system/test_hostile.py::test_many_small_bodies
+		tests/unit/carts/test_cart*.py tests/unit/carts/test_clocks.py tests/unit/carts/test_service_model.py \
+		tests/stores/test_memory.py tests/stores/test_lmdb.py tests/stores/test_valkey.py tests/stores/test_valkey_cluster.py \
+		tests/system/test_model.py tests/system/test_schemathesis.py tests/system/test_hostile.py
+	SOAK_ROUNDS=20 $(BIN)/pytest --hypothesis-seed=$(or $(SEED),random) \
+		tests/system/test_stores.py tests/system/test_workers.py tests/system/test_hostile.py::test_many_small_bodies
 
-lint: .venv/.dev ## Check style, types, Dockerfile and compose file
+lint: .venv/.dev ## Check style, types, import rules, Dockerfile and compose file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-cache
+	PYTHONPATH=. $(BIN)/lint-imports --no-cache
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 

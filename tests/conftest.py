@@ -1,4 +1,4 @@
-"""What all tests share: how long hypothesis searches (--hypothesis-profile=ci or soak for longer)."""
+"""Shared by all tests: how long hypothesis searches (--hypothesis-profile=ci or soak for longer)."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from hypothesis import settings
 
 from cartsvc.settings import EnvReader, Settings
 
-# No deadlines: a busy machine is no fault of the code.
+# No deadlines, because they would fail on a busy machine.
 settings.register_profile("fast", max_examples=60, stateful_step_count=30, deadline=None)
 settings.register_profile("ci", max_examples=200, stateful_step_count=50, deadline=None)
 settings.register_profile("soak", max_examples=1500, stateful_step_count=50, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
-# Their asserts are to report as much as those of test files.
-pytest.register_assert_rewrite("tests.support.store_contract", "tests.support.openapi", "tests.support.api_client")
+# A failed assert in the helpers shows its values, as in a test file. The modules below the package are included.
+pytest.register_assert_rewrite("tests.support")
 
 
 @pytest.fixture
 def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting of the shell that runs the tests."""
+    """Remove every setting of the shell that runs the tests."""
     for name in [
         name for name in os.environ if name.startswith("CARTSVC_") or name in {"HOST", "PORT", "WEB_CONCURRENCY"}
     ]:

@@ -97,6 +97,7 @@ def issuer(tmp_path: Path) -> ec.EllipticCurvePrivateKey:
 # ---- the examples ----
 
 
+@pytest.mark.server
 def test_the_examples_show_what_happens(tmp_path: Path) -> None:
     """Each command prints what the page shows, in one shell, with a server started as on the page."""
     steps = list(_steps())

@@ -444,6 +444,7 @@ def run(tmp_path: Path) -> Iterator[Callable[[str], str]]:
         yield output
 
 
+@pytest.mark.server
 def test_the_tour_shows_what_happens(run: Callable[[str], str]) -> None:
     """Each command of the tutorial returns what the page shows, except for times, tags and server."""
     guests: dict[str, str] = {}  # the id that the page shows, and the id that was created now
@@ -455,6 +456,7 @@ def test_the_tour_shows_what_happens(run: Callable[[str], str]) -> None:
     assert len(guests) == 1
 
 
+@pytest.mark.server
 def test_the_quick_start_shows_what_happens(run: Callable[[str], str]) -> None:
     """Each command of the README returns what the page shows, where `...` stands for omitted members."""
     steps = list(_steps(_README))

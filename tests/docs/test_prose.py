@@ -1,4 +1,6 @@
-"""Check the language of README, docs/, changelog, docstrings, comments and messages (docs/contributing.md, "Language").
+"""Check the language of the pages and of docstrings, comments and messages (docs/contributing.md, "Language").
+
+The pages are README, changelog and docs/; the modules are those of cartsvc and tests/support.
 
 Each finding is reported as ``file:line: "words found" -> words to use``. Code is not checked: neither code blocks and
 `inline code` in Markdown, nor identifiers in Python.
@@ -43,11 +45,12 @@ _RULES = (
     (r"\btold\b", "given, reported, shown, configured"),
     (r"\btells\b", "shows, reports, indicates, returns"),
     (r"\bsays\b", "is, contains, states, specifies"),
+    (r"\bsaid\b", "reported, written, stated"),
     (rf"\b{_BE} (?:not |never )?asked\b", "is queried, requested, called, required"),
     (r"\bspeaks? (?:of|to|for)\b", "mentions, connects to, refers to"),
     (r"\bstands? (?:in|on|at|there|beside|before|among|further)\b|\bstood\b", "is in, appears in, is stored in"),
     (r"\bl(?:ies|ie|ying) (?:in|on|at|about|among|there)\b", "is in, is left in"),
-    (r"\bhears? of\b", "is notified of, reports"),
+    (r"\bhears?\b|\bheard\b", "is notified of, receives, reports"),
     (r"\bbeliev(?:e|es|ed|ing)\b", "trust"),
     (r"\bbefall(?:s|en)?\b", "happens to"),
     # Rule 5: one standard word each.
@@ -61,6 +64,8 @@ _RULES = (
     (r"\bbeside\b", "next to, in addition to, with"),
     (r"\bmend(?:s|ed|ing)?\b", "fix"),
     (r"\bso many\b", "N, that many, a limited number of"),
+    (r"\bwhat is there\b", "the stored record, the existing cart"),
+    (r"\bthr(?:ow|ows|own|ew|owing) away\b", "discard, remove"),
     (r"\bthe other one\b", "name it: the other cart, the target"),
     (rf"\b(?:that|what|which) {_BE} (?:not |already |still )?there\b|\b{_BE} not there\b", "exists; is absent"),
     (rf"\b{_BE} gone\b", "is deleted, has expired, is lost"),
@@ -178,7 +183,12 @@ def _characters(line: str, octets: int) -> int:
 
 _PAGES = [*_ROOT.glob("*.md"), *_ROOT.glob("docs/**/*.md")]
 _COMMENTED = [_ROOT / name for name in ("docker-compose.yml", "Dockerfile", "Makefile", ".ci/run")]
-_SOURCES = [*_ROOT.glob("cartsvc/**/*.py"), _ROOT / "gunicorn.conf.py", _ROOT / "wsgi.py"]
+_SOURCES = [
+    *_ROOT.glob("cartsvc/**/*.py"),
+    *_ROOT.glob("tests/support/**/*.py"),
+    _ROOT / "gunicorn.conf.py",
+    _ROOT / "wsgi.py",
+]
 
 
 def _named(path: Path) -> str:

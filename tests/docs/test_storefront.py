@@ -24,6 +24,8 @@ from tests.support.servers import serve
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.server
+
 _PAGE = (Path(__file__).parents[2] / "docs" / "storefront.md").read_text()
 _EXAMPLES = "\n".join(re.findall(r"^```js\n(.*?)^```$", _PAGE, re.MULTILINE | re.DOTALL))
 

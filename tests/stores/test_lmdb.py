@@ -27,7 +27,7 @@ from cartsvc.stores.lmdb import LmdbStore
 from cartsvc.stores.urls import LmdbConfig, parse_store_url
 from tests.support.clock import FakeClock
 from tests.support.lmdb_child import Child, add_one, name
-from tests.support.store_contract import DAY, RefusedError, StoreContract, a_record, put, remove
+from tests.support.store_contract import DAY, RejectedError, StoreContract, a_record, put, remove
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -198,12 +198,12 @@ def test_a_closed_store_lets_its_directory_go(path: Path) -> None:
     """So does one that could not be opened: then a server in another container may come."""
     opened(path, FakeClock()).close()
     with Child("guard", path, "another container") as other:
-        assert other.hears() == "in"
+        assert other.read_line() == "in"
     (path / "data.mdb").write_bytes(b"something else" * 1000)
     with pytest.raises(StoreUnusable, match="cannot be opened"):
         opened(path, FakeClock())
     with Child("guard", path, "another container") as other:
-        assert other.hears() == "in"
+        assert other.read_line() == "in"
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
@@ -235,10 +235,10 @@ def test_processes_lose_no_add(path: Path, store: LmdbStore, carts: int) -> None
     adds, processes = 700, 5
     with ExitStack() as stack:
         children = [stack.enter_context(Child("add", path, 2**26, adds, carts)) for _ in range(processes)]
-        assert [child.hears() for child in children] == ["ready"] * processes
+        assert [child.read_line() for child in children] == ["ready"] * processes
         for child in children:
-            child.tell()
-        answers = sum(int(child.hears()) for child in children)
+            child.send_line()
+        answers = sum(int(child.read_line()) for child in children)
     each = adds * processes // carts
     assert {user: _version(store, user) for user, _ in store.scan()} == {name(n): each for n in range(carts)}
     assert answers == carts * each * (each + 1) // 2
@@ -248,10 +248,10 @@ def test_opening_and_closing_disturbs_nobody(path: Path) -> None:
     """Processes come and go while others write, and come when nobody is there: no add is lost, none fails."""
     with ExitStack() as stack:
         children = [stack.enter_context(Child("reopen", path, 100)) for _ in range(4)]
-        assert [child.hears() for child in children] == ["ready"] * 4
+        assert [child.read_line() for child in children] == ["ready"] * 4
         for child in children:
-            child.tell()
-        assert [child.hears() for child in children] == ["done"] * 4
+            child.send_line()
+        assert [child.read_line() for child in children] == ["done"] * 4
     store = opened(path, FakeClock())
     assert _version(store, name(0)) == 400
     store.close()
@@ -263,7 +263,7 @@ def test_a_process_killed_in_a_write_leaves_all_as_it_was(path: Path, store: Lmd
     before = store.get("u")
     answers: list[int] = []
     with Child("write", path, "u") as child:
-        assert child.hears() == "in"
+        assert child.read_line() == "in"
         waiting = threading.Thread(target=lambda: answers.append(store.update("u", add_one(0))))
         waiting.start()
         assert store.get("u") == before
@@ -278,11 +278,11 @@ def test_a_read_waits_for_no_write(path: Path, store: LmdbStore) -> None:
     """While another process is in the middle of a write, one sees what was there before; and after it what it wrote."""
     store.update("u", add_one(0))
     with Child("write", path, "u") as child:
-        assert child.hears() == "in"
+        assert child.read_line() == "in"
         assert _version(store, "u") == 1
         assert [user for user, _ in store.scan()] == ["u"]
-        child.tell()
-        assert child.hears() == "done"
+        child.send_line()
+        assert child.read_line() == "done"
         assert _version(store, "u") == 2
 
 
@@ -290,7 +290,7 @@ def test_a_store_opened_before_a_fork_refuses(path: Path) -> None:
     """The child must open its own, as the log says; the parent's goes on as if nothing had been."""
     said = f"StoreError: {StoreError()}"
     with Child("fork", path) as child:
-        assert [child.hears() for _ in range(5)] == [said] * 4 + ["1"]
+        assert [child.read_line() for _ in range(5)] == [said] * 4 + ["1"]
 
 
 # ---- readers ----
@@ -300,7 +300,7 @@ def test_readers_of_killed_processes_give_their_places_back(path: Path, clock: F
     """With all places taken a read is refused as the store being away; killed readers are found out at once."""
     store = opened(path, clock, readers=2)
     with Child("read", path) as child, store._env.begin():
-        assert child.hears() == "in"
+        assert child.read_line() == "in"
         for _ in range(2):
             with pytest.raises(StoreError):
                 store.get("u")
@@ -323,7 +323,7 @@ def test_a_killed_reader_keeps_no_pages(
     growth()
     assert growth() == 0
     with Child("read", path) as child:
-        assert child.hears() == "in"
+        assert child.read_line() == "in"
         assert growth() > 100
         child.kill()
     assert growth() > 100
@@ -336,11 +336,11 @@ def test_a_killed_reader_keeps_no_pages(
 def test_a_new_process_forgets_killed_readers(path: Path, store: LmdbStore) -> None:
     """It looks for them when it opens the store."""
     with Child("read", path) as child:
-        assert child.hears() == "in"
+        assert child.read_line() == "in"
         child.kill()
         assert str(child.pid) in store._env.readers()
         with Child("write", path, "u") as other:
-            assert other.hears() == "in"
+            assert other.read_line() == "in"
             assert str(child.pid) not in store._env.readers()
 
 
@@ -360,7 +360,7 @@ def test_each_write_clears_a_few(store: LmdbStore, clock: FakeClock) -> None:
     store.update("long", lambda there: (there, None))
     remove(store, "nobody")
     assert [len(each) for each in tables(store)] == [17, 17]
-    with pytest.raises(RefusedError):
+    with pytest.raises(RejectedError):
         store.update("long", _refuse)
     assert [len(each) for each in tables(store)] == [17, 17]
     for _ in range(2):
@@ -474,7 +474,7 @@ def test_a_reader_in_the_way_of_a_full_store_costs_no_cart(
     kept = fill(small, clock, size)
     removed = 0
     with Child("read", path) as child:
-        assert child.hears() == "in"
+        assert child.read_line() == "in"
         for user in list(kept):
             try:
                 remove(small, user)
@@ -556,9 +556,9 @@ def test_a_larger_map_of_another_process_is_taken_over(path: Path, small: LmdbSt
     """A process goes on with its smaller limit, and sees what the other one wrote beyond its own map."""
     kept = fill(small, clock)
     with Child("add", path, 16 * SMALL, 40_000, 20_000) as child:
-        assert child.hears() == "ready"
-        child.tell()
-        assert child.hears() == str(20_000 + 40_000)
+        assert child.read_line() == "ready"
+        child.send_line()
+        assert child.read_line() == str(20_000 + 40_000)
     assert small._env.info()["map_size"] == SMALL
     assert small._env.stat()["psize"] * small._env.info()["last_pgno"] > SMALL
     assert _version(small, name(0)) == 2
@@ -655,4 +655,4 @@ def _note(record: Record) -> int:
 
 
 def _refuse(_: Record | None) -> tuple[Record | None, None]:
-    raise RefusedError
+    raise RejectedError

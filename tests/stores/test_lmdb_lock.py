@@ -43,7 +43,7 @@ def test_processes_that_see_each_other_share_it(path: Path) -> None:
     """A server before its fork, its workers, and a command beside them; in one process several times too."""
     held = lock_store(LmdbConfig(str(path)))
     with Child("guard", path, "") as worker, Child("guard", path, "") as command:
-        assert [worker.hears(), command.hears()] == ["in", "in"]
+        assert [worker.read_line(), command.read_line()] == ["in", "in"]
         DirectoryLock(str(path)).close()
     assert isinstance(held, DirectoryLock)
     held.close()
@@ -60,32 +60,32 @@ def test_another_container_is_refused(path: Path, monkeypatch: pytest.MonkeyPatc
     first = DirectoryLock(str(path))
     for _ in range(2):  # who was refused has changed nothing
         with Child("guard", path, "somebody else") as other:
-            assert other.hears() == (
+            assert other.read_line() == (
                 f"{path} is in use by a server in another container or on another machine (first-host). LMDB's carts "
                 "are for the processes of one container or machine: stop that server, or keep the carts in Valkey."
             )
     with Child("guard", path, "") as command:
-        assert command.hears() == "in"
+        assert command.read_line() == "in"
         first.close()
         with Child("guard", path, "somebody else") as other:
-            assert other.hears().startswith(str(path))
+            assert other.read_line().startswith(str(path))
     with Child("guard", path, "somebody else") as other:
-        assert other.hears() == "in"
+        assert other.read_line() == "in"
         with pytest.raises(StoreUnusable, match="in use by a server in another container"):
             DirectoryLock(str(path))
-        other.tell()
-        assert other.hears() == "out"
+        other.send_line()
+        assert other.read_line() == "out"
         DirectoryLock(str(path)).close()
 
 
 def test_a_killed_server_holds_nothing(path: Path) -> None:
     """What it wrote stays in the file and keeps nobody away."""
     with Child("guard", path, "somebody else, with a very long name " + "x" * 300) as other:
-        assert other.hears() == "in"
+        assert other.read_line() == "in"
         other.kill()
     held = DirectoryLock(str(path))
     with Child("guard", path, "somebody else") as another:
-        assert another.hears().startswith(str(path))
+        assert another.read_line().startswith(str(path))
     held.close()
 
 
@@ -108,7 +108,7 @@ def test_who_came_in_while_the_locks_were_changed_is_seen(path: Path, monkeypatc
             monkeypatch.setattr(fcntl, "flock", real)
             real(file, fcntl.LOCK_UN)
             other = others.enter_context(Child("guard", path, "somebody else"))
-            assert other.hears() == "in"
+            assert other.read_line() == "in"
         real(file, how)
 
     monkeypatch.setattr(fcntl, "flock", flock)
@@ -120,7 +120,7 @@ def test_of_two_that_come_at_once_one_is_refused(path: Path) -> None:
     """Whichever is faster; never are both in."""
     for _ in range(5):
         with Child("guard", path, "one") as one, Child("guard", path, "another") as another:
-            assert sorted(each.hears() == "in" for each in (one, another)) == [False, True]
+            assert sorted(each.read_line() == "in" for each in (one, another)) == [False, True]
 
 
 def test_a_server_can_start_on_a_full_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,6 @@ from cartsvc.errors import RecordUnreadable, StoreError
 from cartsvc.stores import open_store
 from cartsvc.stores.urls import parse_store_url
 from tests.support.store_contract import a_record, put
-from tests.support.valkeys import valkey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,12 +43,6 @@ FOREIGN: dict[bytes, Callable[[Redis, bytes], object]] = {
     b"n" * 300: lambda admin, key: admin.set(key, "1"),
 }
 NAMES = {b"hash", b"list", b"set", b"text", b"empty"}  # that are user ids
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Valkey]:
-    with valkey() as running:
-        yield running
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""What the tests share: clocks, stores that fail, servers, clients."""
+"""Helpers shared by all tests: clocks, failing stores, servers, clients."""

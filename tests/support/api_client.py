@@ -1,4 +1,4 @@
-"""The one client through which the API suite talks: it checks every answer against the app's own /openapi.json."""
+"""The client of the API tests, which checks every response against the app's own /openapi.json."""
 
 from __future__ import annotations
 
@@ -57,15 +57,15 @@ _LEAK = re.compile(r"Traceback|\.py\b|site-packages|codec can't|object at 0x|Err
 
 
 class Client(FlaskClient):
-    """Flask's test client; a request whose answer is not as documented raises AssertionError."""
+    """Flask's test client; a response that is not as documented raises AssertionError."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.contract = _contract(super().open("/openapi.json", buffered=True).data)
 
     def open(self, *args: Any, **kwargs: Any) -> TestResponse:
-        """Ask, and check the answer."""
-        # Buffered: the files of the pages are closed, whoever reads them.
+        """Send a request, and check the response."""
+        # Buffered: so that the files of the pages are closed.
         response = super().open(*args, **{"buffered": True} | kwargs)
         self.contract.check(response, sent=_sent(kwargs))
         _check_everywhere(response)
@@ -73,7 +73,7 @@ class Client(FlaskClient):
 
 
 class RaisingStore(CartStore):
-    """A store that is there to fail: it raises ``error`` whatever it is asked."""
+    """A store that raises ``error`` in every call."""
 
     shared: ClassVar[bool] = False
 
@@ -105,7 +105,7 @@ class RaisingStore(CartStore):
         raise self._error
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Close nothing."""
 
 
 def make_client(
@@ -115,7 +115,7 @@ def make_client(
     environ: dict[str, str] | None = None,
     **settings: Any,
 ) -> Client:
-    """A client of an app of its own: with the settings of this environment, none if not given, but for these.
+    """Return a client of a new app, with the settings of this environment (default: none) and these settings.
 
     The members of the policy are given as those of the settings are; their times are milliseconds.
     """
@@ -132,18 +132,18 @@ def make_client(
 
 
 def problem(response: TestResponse) -> tuple[int, str]:
-    """The status and the slug of a problem."""
+    """Return the status and the slug of a problem."""
     assert response.mimetype == PROBLEM, response.data
     return response.status_code, parse(response.data)["type"].removeprefix("urn:cartsvc:problem:")
 
 
 def pointers(response: TestResponse) -> list[str]:
-    """Where a problem says that the faults are."""
+    """Return the JSON Pointers of a problem's faults."""
     return [fault["pointer"] for fault in parse(response.data)["errors"]]
 
 
 def state(client: Client, user_id: str = "alice") -> tuple[str | None, Any]:
-    """All that a GET tells of a cart: its ETag (None when it is absent) and its body."""
+    """Return what a GET returns for a cart: its ETag (None if it is absent) and its body."""
     response = client.get(f"/cart/{user_id}")
     return response.headers.get("ETag"), response.json
 
@@ -158,7 +158,7 @@ def _sent(arguments: dict[str, Any]) -> object:
 
 
 def _check_everywhere(response: TestResponse) -> None:
-    """What the contract promises of every answer and no schema can say."""
+    """Check what is documented for every response but cannot be expressed in a schema."""
     assert response.headers.getlist("X-Content-Type-Options") == ["nosniff"]
     path, status = response.request.path, response.status_code
     if path.startswith("/cart/") and status in {200, 201, 304, 412} and response.request.method != "OPTIONS":
@@ -166,12 +166,12 @@ def _check_everywhere(response: TestResponse) -> None:
     if path == "/cart" and status == 201:
         assert response.headers.getlist("Cache-Control") == ["no-store"]
     if response.mimetype == PROBLEM and response.data:
-        told = parse(response.data)
-        assert not _LEAK.search(told["detail"]), f"leaks what only the log may know: {told['detail']}"
-        assert ("cart" in told) == (status == 412)
+        problem = parse(response.data)
+        assert not _LEAK.search(problem["detail"]), f"leaks what only the log may know: {problem['detail']}"
+        assert ("cart" in problem) == (status == 412)
         if status == 412:
-            assert told["cart"]["user_id"] == path.split("/")[2]
-            _check_sums(told["cart"])
+            assert problem["cart"]["user_id"] == path.split("/")[2]
+            _check_sums(problem["cart"])
     elif response.mimetype == JSON and response.data and "items" in (cart := parse(response.data)):
         _check_sums(cart)
 

@@ -24,7 +24,7 @@ _OURS = ("CARTSVC_", "CART_SERVICE_", "COMPOSE_", "HOST", "PORT", "WEB_CONCURREN
 
 
 class Project:
-    """docker-compose.yml under a name of its own, beside whatever else runs from it."""
+    """docker-compose.yml under a project name of its own, so that other projects from it are left alone."""
 
     service = "cart-service"
 
@@ -36,11 +36,11 @@ class Project:
         self._settings = settings
 
     def given(self, **settings: str) -> Project:
-        """The same project, called with these settings in the environment."""
+        """Return the same project with these settings in the environment."""
         return Project(self.name, directory=self._directory, **settings)
 
     def beside(self, directory: Path) -> Project:
-        """The same project, with the docker-compose.yml and the .env of this directory; its image is there already."""
+        """Return the same project with the docker-compose.yml and the .env of this directory; its image exists."""
         return Project(self.name, directory=directory)
 
     def compose(
@@ -67,25 +67,25 @@ class Project:
             raise
 
     def remove(self) -> None:
-        """Leave nothing behind but the base images."""
+        """Remove everything except the base images."""
         everything = self.given(COMPOSE_PROFILES="valkey")
         everything.compose("down", "--volumes", "--remove-orphans", "--rmi", "local", "--timeout", "1")
 
     def client(self, *, port: int = 8080) -> httpx.Client:
-        """A client of a published port; it asks no proxy."""
+        """Return a client of a published port, which uses no proxy."""
         return httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=SECONDS)
 
     def containers(self, service: str = service) -> list[str]:
-        """The ids of a service's containers, running or not."""
+        """Return the ids of a service's containers, running or not."""
         return self.compose("ps", "--all", "--quiet", service).stdout.split()
 
     def container(self, service: str = service) -> str:
-        """The id of a service's one container, running or not."""
+        """Return the id of a service's only container, running or not."""
         (one,) = self.containers(service)
         return one
 
     def state(self, service: str = service) -> Any:
-        """What Docker knows of a service's one container."""
+        """Return what Docker reports of a service's only container."""
         return inspect("container", self.container(service))
 
     def execute(
@@ -115,7 +115,7 @@ def docker(
     stdin: str = "",
     settings: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run docker, and fail with all it said unless it ends with the ``expected`` exit code (None: with any)."""
+    """Run docker, and fail with its output unless it ends with the ``expected`` exit code (None: any)."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
     ended = subprocess.run(
         ["docker", *arguments],
@@ -143,5 +143,5 @@ def started(image: str, *options: str) -> Iterator[str]:
 
 
 def inspect(kind: str, name: str) -> Any:
-    """Look at an image or a container."""
+    """Inspect an image or a container."""
     return json.loads(docker(kind, "inspect", name).stdout)[0]

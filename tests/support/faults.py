@@ -20,7 +20,7 @@ class Crash(Exception):
 
 
 class WrappedStore(CartStore):
-    """Hands every call to ``inner``; subclasses change what they want to disturb."""
+    """Passes every call to ``inner``; subclasses override the calls that they disturb."""
 
     shared: ClassVar[bool] = False
 
@@ -28,7 +28,7 @@ class WrappedStore(CartStore):
         self.inner = inner
 
     def get(self, user_id: str) -> Record | None:
-        """Look it up."""
+        """Read the record."""
         return self.inner.get(user_id)
 
     def update(self, user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
@@ -36,23 +36,23 @@ class WrappedStore(CartStore):
         return self.inner.update(user_id, change)
 
     def scan(self) -> Iterator[tuple[str, Record | RecordUnreadable]]:
-        """Go through all."""
+        """Yield all records."""
         return self.inner.scan()
 
     def delete(self, user_id: str) -> Record | RecordUnreadable | None:
-        """Erase it."""
+        """Delete the record."""
         return self.inner.delete(user_id)
 
     def purge_expired(self) -> int:
-        """Purge."""
+        """Purge expired records."""
         return self.inner.purge_expired()
 
     def ping(self) -> None:
-        """Answer."""
+        """Return if the store is available."""
         self.inner.ping()
 
     def close(self) -> None:
-        """Close."""
+        """Close the store."""
         self.inner.close()
 
     def startup_warnings(self) -> list[str]:
@@ -70,7 +70,7 @@ class FaultyStore(WrappedStore):
     ``before[n]`` is called before the nth update and ``after[n]`` once it has committed; they may raise Crash, or use
     the store themselves, as other processes would in between (such updates are not counted).
 
-    The write of update ``late`` is on its way until :meth:`deliver`, and its answer is lost: OutcomeUnknown.
+    The write of update ``late`` is on its way until :meth:`deliver`, and its response is lost: OutcomeUnknown.
     """
 
     def __init__(self, inner: CartStore) -> None:
@@ -89,7 +89,7 @@ class FaultyStore(WrappedStore):
         after: dict[int, Callable[[], None]] | None = None,
         late: int | None = None,
     ) -> None:
-        """Start counting anew, with these faults."""
+        """Count from 1 again, with these faults."""
         self.updates = 0
         self.late = late
         self.before, self.after = before or {}, after or {}
@@ -132,5 +132,5 @@ class FaultyStore(WrappedStore):
 
 
 def crash() -> None:
-    """Die."""
+    """Simulate a crash."""
     raise Crash

@@ -1,4 +1,4 @@
-"""Clients for the live tests: one kept-alive connection each, those that never give up, and many that start at once."""
+"""HTTP clients of the system tests: on one kept-alive connection, with retries, and many that start at once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Response(NamedTuple):
 
 
 class Client:
-    """One kept-alive connection. It never opens a second one by itself."""
+    """A client with one kept-alive connection, which it never replaces by itself."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -43,7 +43,7 @@ class Client:
         self.connection.auto_open = 0
 
     def call(self, method: str, path: str, body: object = None, **conditions: str) -> Response:
-        """Send one request with these headers (their names written with _ for -), and read its whole answer."""
+        """Send one request with these headers (their names written with _ for -), and return its response."""
         self.send(method, path, body, **conditions)
         return self.answer()
 
@@ -55,13 +55,13 @@ class Client:
         self.connection.request(method, path, None if body is None else json.dumps(body), headers)
 
     def answer(self) -> Response:
-        """Read one answer."""
+        """Read one response."""
         response = self.connection.getresponse()
         data = response.read()
         return Response(response.status, response.headers, json.loads(data) if data else None)
 
     def add(self, user_id: str, quantity: int = 1) -> Response:
-        """Add to the item everybody adds to."""
+        """Add to the item that all clients add to."""
         return self.call("POST", f"/cart/{user_id}", {"product_id": "sku-1", "quantity": quantity})
 
     def __enter__(self) -> Self:
@@ -72,9 +72,9 @@ class Client:
 
 
 class Persistent:
-    """A client as a storefront should have one: what was not answered it sends again until it is, with the same key.
+    """A client that retries a request, with the same key, until it has a response.
 
-    ``met`` counts what it got instead of an answer: NO_ANSWER, or status, slug and Retry-After of a 5xx.
+    ``met`` counts what it got instead of a success: NO_ANSWER, or status, slug and Retry-After of a 5xx.
     """
 
     def __init__(self, url: str) -> None:
@@ -83,7 +83,7 @@ class Persistent:
         self._client: Client | None = None
 
     def call(self, method: str, path: str, body: object = None, **conditions: str) -> Response:
-        """Send one request until it is answered."""
+        """Send one request until it has a response."""
         deadline = time.monotonic() + SECONDS
         while True:
             response = self.try_once(method, path, body, **conditions)
@@ -93,7 +93,7 @@ class Persistent:
             time.sleep(0.01)
 
     def try_once(self, method: str, path: str, body: object = None, **conditions: str) -> Response | None:
-        """Send one request once, on a new connection where the last one is gone."""
+        """Send one request once, on a new connection if the last one was closed."""
         try:
             if self._client is None:
                 self._client = Client(self._url)

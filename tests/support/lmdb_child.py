@@ -1,6 +1,6 @@
-"""Another process on an LMDB store, for tests that race it, kill it, or leave it in the middle of something.
+"""A second process on an LMDB store, which tests race, kill or pause.
 
-It says a line when it is where it should be, and goes on when it is told a line.
+It writes a line when it is where the test needs it, and continues when it reads a line.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from tests.support.clock import FakeClock
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_SECONDS = 60  # for one answer
+_SECONDS = 60  # for one response
 _ROOT = Path(__file__).parents[2]
 
 
 class Child:
-    """One of the functions below that the table at the end names, running in a process of its own."""
+    """Runs one of the functions below in a process of its own; the table at the end has their names."""
 
     def __init__(self, what: str, *arguments: object) -> None:
         self._process = subprocess.Popen(
@@ -42,21 +42,21 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """Return the process id."""
         return self._process.pid
 
-    def hears(self) -> str:
-        """The next line that it says; an empty one when it has ended."""
+    def read_line(self) -> str:
+        """Return the next line that it writes; an empty line after its end."""
         assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
 
-    def tell(self, line: str = "") -> None:
-        """Let it go on."""
+    def send_line(self, line: str = "") -> None:
+        """Let it continue."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{line}\n")
 
     def kill(self) -> None:
-        """End it by SIGKILL."""
+        """End it with SIGKILL."""
         self._process.kill()
         self._process.wait(_SECONDS)
 
@@ -69,12 +69,12 @@ class Child:
 
 
 def open_store(path: object, *, sync: str = "off", map_size: int = 2**26, max_readers: int = 100) -> LmdbStore:
-    """The store in this directory, with a clock that stands still."""
+    """Open the store in this directory, with a clock that does not move."""
     return LmdbStore(LmdbConfig(str(path), sync, map_size), clock=FakeClock(), max_readers=max_readers)  # type: ignore[arg-type]
 
 
 def add_one(number: int) -> Callable[[Record | None], tuple[Record, int]]:
-    """A change that counts in the cart's version."""
+    """Return a change that counts in the cart's version."""
     now = FakeClock()()
 
     def change(old: Record | None) -> tuple[Record, int]:
@@ -85,54 +85,54 @@ def add_one(number: int) -> Callable[[Record | None], tuple[Record, int]]:
     return change
 
 
-def _say(line: object) -> None:
-    print(line, flush=True)  # noqa: T201 - this is how it speaks
+def _write_line(line: object) -> None:
+    print(line, flush=True)  # noqa: T201 - the test reads it
 
 
 def name(number: int) -> str:
-    """The user of this number; a long one."""
+    """Return the long user id of this number."""
     return f"{number:0200}"
 
 
 def _add(path: str, map_size: str, adds: str, carts: str) -> None:
-    """Open, wait for the start, add one to each of so many carts in turn, and say the answers' sum."""
+    """Open, wait for the start, add one to each cart in turn, and write the sum of the results."""
     store = open_store(path, map_size=int(map_size))
-    _say("ready")
+    _write_line("ready")
     sys.stdin.readline()
-    _say(sum(store.update(name(n % int(carts)), add_one(os.getpid())) for n in range(int(adds))))
+    _write_line(sum(store.update(name(n % int(carts)), add_one(os.getpid())) for n in range(int(adds))))
     store.close()
 
 
 def _write(path: str, user_id: str) -> None:
-    """Stay in the middle of a write."""
+    """Pause within a write."""
 
     def change(old: Record | None) -> tuple[Record, int]:
         result = add_one(os.getpid())(old)
-        _say("in")
+        _write_line("in")
         sys.stdin.readline()
         return result
 
     open_store(path).update(user_id, change)
-    _say("done")
+    _write_line("done")
     sys.stdin.readline()
 
 
 def _read(path: str) -> None:
-    """Stay in the middle of a read."""
+    """Pause within a read."""
     with open_store(path)._env.begin():  # noqa: SLF001 - no call of the store's takes long enough
-        _say("in")
+        _write_line("in")
         sys.stdin.readline()
 
 
 def _reopen(path: str, times: str) -> None:
     """Open, add and close, time and again."""
-    _say("ready")
+    _write_line("ready")
     sys.stdin.readline()
     for _ in range(int(times)):
         store = open_store(path)
         store.update(name(0), add_one(os.getpid()))
         store.close()
-    _say("done")
+    _write_line("done")
 
 
 def _fork(path: str) -> None:
@@ -148,27 +148,27 @@ def _fork(path: str) -> None:
     if not pid:
         for call in calls:
             try:
-                _say(call())
+                _write_line(call())
             except CartsvcError as error:
-                _say(f"{type(error).__name__}: {error}")
+                _write_line(f"{type(error).__name__}: {error}")
         os._exit(0)
     os.waitpid(pid, 0)
-    _say(store.update("u", add_one(0)))
+    _write_line(store.update("u", add_one(0)))
 
 
 def _guard(path: str, identity: str) -> None:
-    """Hold the directory's guard as one who is somebody else, or as one who is not (an empty ``identity``)."""
+    """Lock the directory with this identity, as another container does; an empty ``identity`` is the real one."""
     if identity:
         lmdb_lock._identity = lambda: identity  # type: ignore[assignment]  # noqa: SLF001 - a container in a test is another test
     try:
         held = DirectoryLock(path)
     except CartsvcError as error:
-        _say(error)
+        _write_line(error)
         return
-    _say("in")
+    _write_line("in")
     sys.stdin.readline()
     held.close()
-    _say("out")
+    _write_line("out")
     sys.stdin.readline()
 
 

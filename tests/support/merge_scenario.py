@@ -51,7 +51,7 @@ class MergeScenario:
         self.clock.advance(milliseconds)
 
     def put(self, user: str, *, conditions: WriteConditions = NONE, **items: int) -> Cart:
-        """Add so many of each item, on another server."""
+        """Add this quantity of each item, on another server."""
         lines = [NewItem(product, quantity) for product, quantity in items.items()]
         cart = self.others.add(user, lines, conditions=conditions).cart
         assert cart is not None

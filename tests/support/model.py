@@ -1,7 +1,7 @@
-"""What a cart service is to do, in plain Python: dicts and lists, no records, no stores. The state machine compares.
+"""The expected behaviour of a cart service in plain Python: dicts and lists, no records, no stores.
 
 It knows the protocol of merges, for a crash between two of its steps shows: each operation is a generator that stops
-before and after each write of a record, and whoever drives it can stop there for good.
+before and after each write of a record, and its driver can stop there for good.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    Steps = Generator[str, None, "Told"]
+    Steps = Generator[str, None, "Expected"]
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
 
 
-class Refused(Exception):
-    """The operation is refused; ``kind`` is the name of the error's class."""
+class Rejected(Exception):
+    """The operation is rejected; ``kind`` is the name of the error's class."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -28,15 +28,15 @@ class Refused(Exception):
 
 
 class Stale(Exception):
-    """The cart of this user bears an old seal, to be resolved."""
+    """The cart of this user has an old seal, which must be resolved."""
 
     def __init__(self, user: str) -> None:
         self.user = user
         super().__init__(user)
 
 
-class Told(NamedTuple):
-    """What the client is told; ``cart`` None stands for an absent one."""
+class Expected(NamedTuple):
+    """The expected response; ``cart`` is None for an absent cart."""
 
     status: int
     replayed: bool
@@ -45,7 +45,7 @@ class Told(NamedTuple):
 
 @dataclass(frozen=True)
 class Item:
-    """Quantity and price; both carts of a merge see the same time of adding."""
+    """Quantity and price of an item."""
 
     quantity: int
     price: int | None
@@ -54,7 +54,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Cart:
-    """``state`` is another number for another ETag."""
+    """``state`` changes with the ETag."""
 
     state: int
     version: int
@@ -95,7 +95,7 @@ class Mark:
 
 @dataclass
 class User:
-    """All that is known of one user."""
+    """The expected record of one user."""
 
     cart: Cart | None = None
     keys: list[Key] = field(default_factory=list)
@@ -117,7 +117,7 @@ class Request(NamedTuple):
 
 
 class Model:
-    """The service, as it is to be."""
+    """The expected service."""
 
     def __init__(self, *, max_quantity: int, max_items: int, max_idempotency_keys: int, now: int) -> None:
         self.max_quantity = max_quantity
@@ -130,14 +130,14 @@ class Model:
     # ---- what one can see ----
 
     def cart(self, name: str) -> Cart | None:
-        """The cart as a GET shows it."""
+        """Return the cart as a GET returns it."""
         cart = self._user(name).cart
         return cart if cart is not None and cart.expires_at > self.now else None
 
     # ---- what one can do ----
 
     def run(self, request: Request) -> Steps:
-        """Do it, stopping before and after each write. Raises Refused."""
+        """Run the request, pausing before and after each write. Raises Rejected."""
         if request.what[0] == "merge":
             _, source, strategy = request.what
             return (yield from self._merge(request, str(source), str(strategy)))
@@ -147,28 +147,28 @@ class Model:
             known = self._replayed(request)
             if known is not None:
                 yield "after"
-                return Told(known.status, replayed=True, cart=self.cart(request.user))
+                return Expected(known.status, replayed=True, cart=self.cart(request.user))
             if self._is_sealed(user):
                 yield from self._resolve(request.user)
                 continue
             before = self.cart(request.user)
-            told = self._change(request, before)
-            self._remember(request, told.status)
+            expected = self._change(request, before)
+            self._remember(request, expected.status)
             if request.key is not None or self.cart(request.user) is not before:
                 self._written(request.user)
             yield "after"
-            return told
+            return expected
 
-    def _change(self, request: Request, before: Cart | None) -> Told:
+    def _change(self, request: Request, before: Cart | None) -> Expected:
         operation, *arguments = request.what
         if operation in {"remove", "set", "remove_item"} and before is None:
-            raise Refused("CartNotFound")
+            raise Rejected("CartNotFound")
         if operation in {"set", "remove_item"} and before is not None and arguments[0] not in before.items:
-            raise Refused("ItemNotFound")
+            raise Rejected("ItemNotFound")
         self._conditions(request, before)
         if operation == "remove":
             self._user(request.user).cart = None
-            return Told(204, replayed=False, cart=None)
+            return Expected(204, replayed=False, cart=None)
         status = 201 if operation == "replace" and before is None else 200
         items = dict(before.items) if before is not None else {}
         currency = before.currency if before is not None else None
@@ -179,14 +179,14 @@ class Model:
             "remove_item": self._remove_item,
         }
         currency = rules[operation](items, currency, *arguments)
-        return Told(status, replayed=False, cart=self._put(request.user, before, items, currency))
+        return Expected(status, replayed=False, cart=self._put(request.user, before, items, currency))
 
     def _add(
         self, items: dict[str, Item], currency: str | None, lines: tuple[tuple[str, int, int | None, str], ...]
     ) -> str | None:
         stated = next((money for _, _, price, money in lines if price is not None), None)
         if stated is not None and currency not in {None, stated}:
-            raise Refused("CurrencyMismatch")
+            raise Rejected("CurrencyMismatch")
         for product, quantity, price, _ in lines:
             old = items.get(product, Item(0, None, self.now))
             items[product] = replace(old, quantity=old.quantity + quantity, price=old.price if price is None else price)
@@ -216,7 +216,7 @@ class Model:
             del items[product]
             return currency
         if price is not None and currency not in {None, money}:
-            raise Refused("CurrencyMismatch")
+            raise Rejected("CurrencyMismatch")
         if quantity is not None:
             items[product] = replace(items[product], quantity=quantity)
         if price is not None:
@@ -231,7 +231,7 @@ class Model:
 
     def _limits(self, items: dict[str, Item]) -> None:
         if len(items) > self.max_items or any(item.quantity > self.max_quantity for item in items.values()):
-            raise Refused("LimitExceeded")
+            raise Rejected("LimitExceeded")
 
     def _put(self, name: str, before: Cart | None, items: dict[str, Item], currency: str | None) -> Cart:
         if not any(item.price is not None for item in items.values()):
@@ -250,7 +250,7 @@ class Model:
         for key in self._user(request.user).keys:
             if request.key == key.key and key.at + DAY > self.now:
                 if key.request != (request.what,):
-                    raise Refused("IdempotencyKeyReused")
+                    raise Rejected("IdempotencyKeyReused")
                 return key
         return None
 
@@ -264,9 +264,9 @@ class Model:
     @staticmethod
     def _conditions(request: Request, cart: Cart | None) -> None:
         if request.wants is not None and (cart is None or cart.state != request.wants):
-            raise Refused("PreconditionFailed")
+            raise Rejected("PreconditionFailed")
         if request.create and cart is not None:
-            raise Refused("PreconditionFailed")
+            raise Rejected("PreconditionFailed")
 
     # ---- merges ----
 
@@ -275,19 +275,19 @@ class Model:
             known = self._replayed(request)
             if known is not None:
                 yield from self._finish_replay(request.user, source)
-                return Told(known.status, replayed=True, cart=self.cart(request.user))
+                return Expected(known.status, replayed=True, cart=self.cart(request.user))
             try:
                 seal = yield from self._take_source(source, request.user, strategy)
-                told = yield from self._move(request, source, seal)
+                expected = yield from self._move(request, source, seal)
             except Stale as stale:
                 yield from self._resolve(stale.user)
                 continue
-            if told is not None:
-                return told
-        raise Refused("MergeAborted")
+            if expected is not None:
+                return expected
+        raise Rejected("MergeAborted")
 
     def _take_source(self, source: str, target: str, strategy: str) -> Generator[str, None, Seal | None]:
-        """Steps 1 and 2, unless the source bears the seal of the same merge; None without a cart. Raises Stale."""
+        """Steps 1 and 2, unless the source has the seal of the same merge; None without a cart. Raises Stale."""
         giver = self._user(source)
         if self.cart(source) is None:
             return None
@@ -306,8 +306,8 @@ class Model:
         yield "after"
         return giver.seal
 
-    def _move(self, request: Request, source: str, seal: Seal | None) -> Generator[str, None, Told | None]:
-        """Steps 3 and 4; None if the merge was aborted. Raises Refused, Stale."""
+    def _move(self, request: Request, source: str, seal: Seal | None) -> Generator[str, None, Expected | None]:
+        """Steps 3 and 4; None if the merge was aborted. Raises Rejected, Stale."""
         target = request.user
         cart = self.cart(source)
         yield "before"
@@ -318,7 +318,7 @@ class Model:
             if request.key is not None:
                 self._written(target)
             yield "after"
-            return Told(200, replayed=False, cart=self.cart(target))
+            return Expected(200, replayed=False, cart=self.cart(target))
         marks = self._user(target).marks
         mark = marks.get(seal.merge)
         refused = None
@@ -326,7 +326,7 @@ class Model:
             try:
                 self._check_seal(target)
                 self._take_over(request, cart, seal)
-            except Refused as error:
+            except Rejected as error:
                 refused = error
                 del marks[seal.merge]
             self._written(target)
@@ -338,17 +338,17 @@ class Model:
         yield from self._finish(source, seal, done=mark is not None and refused is None)
         if refused is not None:
             raise refused
-        return Told(200, replayed=False, cart=self.cart(target)) if mark is not None else None
+        return Expected(200, replayed=False, cart=self.cart(target)) if mark is not None else None
 
     def _finish_replay(self, target: str, source: str) -> Generator[str, None, None]:
-        """Step 4 of a merge whose answer was lost."""
+        """Do step 4 of a merge whose response was lost."""
         seal = self._user(source).seal
         mark = self._user(target).marks.get(seal.merge) if seal is not None and seal.target == target else None
         if seal is not None and mark is not None and mark.done:
             yield from self._finish(source, seal, done=True)
 
     def _take_over(self, request: Request, source: Cart, seal: Seal) -> None:
-        """The change of step 3: the items go into the target, and the mark is done. Raises Refused."""
+        """The change of step 3: the items go into the target, and the mark is done. Raises Rejected."""
         target = self._user(request.user)
         before = self.cart(request.user)
         self._conditions(request, before)
@@ -366,7 +366,7 @@ class Model:
                 brought = brought or (own.price is None and item.price is not None)
                 items[product] = replace(own, quantity=together, price=item.price if own.price is None else own.price)
         if brought and money not in {None, source.currency}:
-            raise Refused("CurrencyMismatch")
+            raise Rejected("CurrencyMismatch")
         self._limits(items)
         self._put(request.user, before, items, money or source.currency)
         target.marks[seal.merge] = Mark(done=True, until=source.expires_at + DAY)
@@ -396,14 +396,14 @@ class Model:
         yield "after"
 
     def _check_seal(self, name: str) -> None:
-        """Raise Refused while the seal is young, and Stale when it is old."""
+        """Raise Rejected while the seal is young, and Stale when it is old."""
         if self._is_sealed(self._user(name)):
             raise Stale(name)
 
     def _is_sealed(self, user: User) -> bool:
-        """Return whether there is an old seal. Raises Refused while it is young."""
+        """Return whether there is an old seal. Raises Rejected while it is young."""
         if user.seal is not None and self.now - user.seal.at <= 5_000:
-            raise Refused("CartSealed")
+            raise Rejected("CartSealed")
         return user.seal is not None
 
     def _written(self, name: str) -> None:

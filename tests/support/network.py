@@ -1,4 +1,4 @@
-"""A store behind a network, run step by step: requests pause, servers die, answers are lost, writes arrive late.
+"""A store behind a network, run step by step: requests pause, servers die, responses are lost, writes arrive late.
 
 Each request runs in a greenlet and pauses before every read and every write. The test decides what happens next, so
 one thread plays any number of servers, and each run can be repeated.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 GO = "go"  # the read or the write is carried out
 FAIL = "fail"  # the store is unavailable: nothing was sent
 LOSE = "lose"  # the write was sent and never arrives
-DELAY = "delay"  # the write was sent and arrives when the test says so
+DELAY = "delay"  # the write was sent and arrives when the test decides
 
 
 class Flight(NamedTuple):
@@ -37,7 +37,7 @@ class Flight(NamedTuple):
 
 
 class Server:
-    """The one copy of all records; it drops each record a day after its time, by the true time."""
+    """The only copy of all records; each record is dropped a day after it expires, by the true time."""
 
     def __init__(self, now: int) -> None:
         self.now = now
@@ -53,7 +53,7 @@ class Server:
         return record
 
     def apply(self, flight: Flight) -> bool:
-        """Compare and set."""
+        """Compare and set; return whether the tag was right."""
         there = self.read(flight.user_id)
         if (None if there is None else there.tag) != flight.expected:
             return False
@@ -68,7 +68,7 @@ class Server:
 
 
 class NetworkStore(CartStore):
-    """The store as one service sees it: with a clock of its own, over a network that the test controls."""
+    """The store of one service: with a clock of its own, over a network that the test controls."""
 
     shared: ClassVar[bool] = True
 
@@ -82,7 +82,7 @@ class NetworkStore(CartStore):
         return self._live(self._read(user_id))
 
     def update(self, user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
-        """Read, change, compare and set, until the compare succeeds or an answer is lost."""
+        """Read, change, compare and set, until the compare succeeds or a response is lost."""
         while True:
             stored = self._read(user_id)
             old = self._live(stored)
@@ -103,7 +103,7 @@ class NetworkStore(CartStore):
                 return answer
 
     def scan(self) -> Iterator[tuple[str, Record]]:
-        """Go through all records."""
+        """Yield all records."""
         yield from self._server.records.items()
 
     def delete(self, user_id: str) -> None:
@@ -147,8 +147,9 @@ class Request(greenlet):
             self.error = error
 
     def resume(self, decision: str = GO) -> None:
-        """Let it go on to its next pause, or to its end."""
+        """Continue to its next pause, or to its end."""
         assert self.waits_for is not None
+        self.waits_for = None  # stays None when the request ends with an unexpected error, so finish() cannot loop
         self.waits_for = self.switch(decision)
 
     def finish(self) -> None:
@@ -157,7 +158,7 @@ class Request(greenlet):
             self.resume()
 
     def kill(self) -> None:
-        """End its process here; what has been written stays."""
+        """End the request here; what it has written is kept."""
         self.throw(GreenletExit)
         self.waits_for = None
 

@@ -17,7 +17,7 @@ NODE = str(Path(ROOT_DIR) / "bin" / "node")
 
 # One JSON value a line in, one out. Length is counted in code points, and a pattern is read with the u flag, as JSON
 # Schema asks for (draft 2020-12, validation: 6.3.1, 6.3.2; core: 6.4). A pattern without a text is tried on each code
-# point alone; the answer lists the code points at which it begins or ends to match.
+# point alone; the result lists the code points at which it begins or ends to match.
 _PROGRAM = """
 import { createInterface } from "node:readline";
 
@@ -50,7 +50,7 @@ for await (const line of createInterface({ input: process.stdin })) {
 
 
 class Ecma:
-    """A running Node that tells what a string schema means."""
+    """A running Node that checks strings against a JSON Schema."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process

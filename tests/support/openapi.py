@@ -1,4 +1,4 @@
-"""Holds answers against an OpenAPI 3.1 document: the path, the method, the status, the headers, the body."""
+"""Check responses against an OpenAPI 3.1 document: path, method, status, headers and body."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ FORMATS = Draft202012Validator.FORMAT_CHECKER
 UNDOCUMENTED = re.compile(r"/|/openapi\.json|/swagger-ui|/swagger-ui/.+")
 
 _BASE = "urn:openapi"  # the document's own name: its references are resolved against it wherever they stand
-# Clients act on these: an answer that has one is documented to.
+# Clients act on these: a response that has one is documented to have it.
 _TELLING = ("ETag", "Idempotency-Replayed", "Location", "Retry-After")
 
 
 class Contract:
-    """What a document promises. The methods raise AssertionError at what breaks it."""
+    """An OpenAPI document. Its methods raise AssertionError for what does not match it."""
 
     def __init__(self, document: bytes) -> None:
         self.document: dict[str, Any] = parse(document)
@@ -39,7 +39,7 @@ class Contract:
         }
 
     def check(self, response: TestResponse, *, sent: object = None) -> None:
-        """Hold an answer against the document; and what was ``sent``, as parsed JSON, if it was accepted."""
+        """Check a response, and what was ``sent`` (parsed JSON) if it was accepted."""
         method, path, status = response.request.method, response.request.path, response.status_code
         template = self._template(path)
         if UNDOCUMENTED.fullmatch(path) and status in {200, 302, 304}:
@@ -51,22 +51,22 @@ class Contract:
             assert (status, response.data) == (200, b"")
             assert "OPTIONS" in response.allow
         elif (name := "get" if method == "HEAD" else method.lower()) not in self.document["paths"][template]:
-            assert status == 405, f"{method} {path} is not documented and answers {status}"
+            assert status == 405, f"{method} {path} is not documented and returns {status}"
             self._check_problem(response)
         else:
             self._check_documented(response, ("paths", template, name), sent)
 
     def resolve(self, *steps: str) -> tuple[tuple[str, ...], Any]:
-        """What stands there in the document, and where it really stands if that is a reference."""
+        """Return the value at this pointer of the document and its own pointer, after following references."""
         found = self._registry.resolver(_BASE).lookup(_pointer(steps)).contents
         if "$ref" not in found:
             return steps, found
         return self.resolve(*(_unescaped(step) for step in found["$ref"].removeprefix("#/").split("/")))
 
     def validate(self, value: object, *steps: str) -> None:
-        """Hold a value against the schema that stands there in the document."""
+        """Check a value against the schema at this pointer of the document."""
         errors = [f"{error.json_path}: {error.message}" for error in self._validator(steps).iter_errors(value)]
-        assert not errors, f"not what {'/'.join(steps)} says: {errors}"
+        assert not errors, f"does not match {'/'.join(steps)}: {errors}"
 
     @functools.cache  # noqa: B019 - a contract lives as long as the tests
     def _validator(self, steps: tuple[str, ...]) -> Draft202012Validator:
@@ -129,7 +129,7 @@ class Contract:
 
 
 def _may_lack(response: TestResponse, name: str, body: object) -> bool:
-    """Whether an answer is right without this header, though its status is documented to have it."""
+    """Return whether this documented header may be absent from this response."""
     if response.request.method == "HEAD" or name == "Idempotency-Replayed":
         return True
     if name == "ETag":
@@ -141,14 +141,14 @@ def _may_lack(response: TestResponse, name: str, body: object) -> bool:
 
 
 def _shown(body: object) -> object:
-    """The cart that an answer shows: itself, or what a 412 carries."""
+    """Return the cart in a response: its body, or the ``cart`` member of a 412."""
     if not isinstance(body, dict):
         return None
     return body if "version" in body else body.get("cart")
 
 
 def parse(text: bytes) -> Any:
-    """The value of JSON as this service writes it: no name twice, and no number but whole ones."""
+    """Return the value of JSON that has no repeated names and only integers."""
     return json.loads(text, object_pairs_hook=_object, parse_float=_refuse, parse_constant=_refuse)
 
 

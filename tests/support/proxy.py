@@ -1,4 +1,4 @@
-"""A proxy between a store and its server that decides what becomes of each command: done or not, answered or not."""
+"""A proxy between a store and its server that decides what happens to each command and its response."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
 
-_SECONDS = 20  # for what ought to come at once
-_BETWEEN_BYTES = 0.05  # seconds, when an answer dribbles
-_SLOW = 0.1  # seconds, before an answer
+_SECONDS = 20  # for what must arrive at once
+_BETWEEN_BYTES = 0.05  # seconds, when a response arrives byte by byte
+_SLOW = 0.1  # seconds, before a late response
 
 
 class Fate(Enum):
-    """What becomes of a command."""
+    """What happens to a command and its response."""
 
     PASS = auto()
-    CUT_BEFORE = auto()  # the server never sees it, and the connection is closed
-    CUT_AFTER = auto()  # the server has done it; the connection is closed instead of an answer
-    SILENT = auto()  # the server has done it; no answer comes
-    DRIBBLE = auto()  # the answer comes byte by byte
-    SLOW = auto()  # the answer comes late
+    CUT_BEFORE = auto()  # the server does not get it; the connection is closed
+    CUT_AFTER = auto()  # the server has applied it; the connection is closed without a response
+    SILENT = auto()  # the server has applied it; no response arrives
+    DRIBBLE = auto()  # the response arrives byte by byte
+    SLOW = auto()  # the response arrives late
 
 
 class Proxy:
-    """Stands before the server on ``port``. ``commands`` has all that came, ``connections`` how many connections did.
+    """A proxy to the server on ``port``. ``commands`` lists all commands, ``connections`` counts the connections.
 
-    ``fate`` is asked about each command.
+    ``fate`` is called for each command.
     """
 
     def __init__(self, port: int, context: ssl.SSLContext | None) -> None:
@@ -50,17 +50,17 @@ class Proxy:
         self._start(self._accept)
 
     def names(self) -> list[str]:
-        """Of the commands that came since this was asked last."""
+        """Return the names of the commands since the last call."""
         commands, self.commands = self.commands, []
         return [command[0].decode() for command in commands]
 
     def once(self, name: str, fate: Fate) -> None:
-        """Let this happen to the next command of this name, and to no other."""
+        """Set the fate of the next command of this name; all others pass."""
         left = [fate]
         self.fate = lambda command: left.pop() if left and command[0] == name.encode() else Fate.PASS
 
     def close(self) -> None:
-        """Cut all connections; returns when nothing is left."""
+        """Close all connections and wait for the threads."""
         self._over.set()
         for each in self._sockets:
             with suppress(OSError):
@@ -99,7 +99,7 @@ class Proxy:
     def _carry_out(
         self, command: list[bytes], client: socket.socket, server: socket.socket, answers: hiredis.Reader
     ) -> bool:
-        """Whether the connection goes on."""
+        """Pass a command on; return whether the connection stays open."""
         fate = self.fate(command)
         if fate is Fate.CUT_BEFORE:
             return False
@@ -122,7 +122,7 @@ class Proxy:
 
 @contextmanager
 def proxy(port: int, *, context: ssl.SSLContext | None = None) -> Iterator[Proxy]:
-    """A proxy before the server on this port, until the block ends; with ``context`` its clients have to speak TLS."""
+    """Run a proxy to the server on this port until the block ends; with ``context`` its clients must use TLS."""
     running = Proxy(port, context)
     try:
         yield running
@@ -131,7 +131,7 @@ def proxy(port: int, *, context: ssl.SSLContext | None = None) -> Iterator[Proxy
 
 
 def _next(client: socket.socket, reader: hiredis.Reader) -> list[bytes] | None:
-    """A whole command; None at the end."""
+    """Return a whole command; None at the end."""
     while (command := reader.gets()) is False:
         data = client.recv(65_536)
         if not data:
@@ -142,7 +142,7 @@ def _next(client: socket.socket, reader: hiredis.Reader) -> list[bytes] | None:
 
 
 def _raw(server: socket.socket, reader: hiredis.Reader) -> bytes | None:
-    """The bytes of a whole answer; None when the server has closed the connection instead."""
+    """Return the bytes of a whole response; None if the server has closed the connection."""
     answer = b""
     while reader.gets() is False:
         data = server.recv(65_536)

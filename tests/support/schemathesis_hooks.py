@@ -1,4 +1,4 @@
-"""What schemathesis is told beside the OpenAPI document: the rules that JSON Schema has no words for."""
+"""Rules for schemathesis that the OpenAPI document cannot express."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _MOST_BYTES = 50_000  # of a body whose items may be too much for one cart; as t
 
 @schemathesis.hook
 def filter_failure(context: HookContext, failure: Failure, case: Case, response: Response) -> bool:  # noqa: ARG001 - schemathesis' signature
-    """Let stand what the contract says and OpenAPI cannot: refusals that name their rule, and removed carts."""
+    """Accept what is documented but not in OpenAPI: rejections that name their rule, and removed carts."""
     if isinstance(failure, RejectedPositiveData):
         return not _may_be_refused(case, response)
-    # A removed cart reads as an absent one, and adding makes a new one: neither is the cart that was there.
+    # A removed cart reads as an absent one, and adding makes a new one: neither is the removed cart.
     return not (isinstance(failure, UseAfterFree) and json.loads(response.content).get("version") in {0, 1})
 
 
 @schemathesis.hook
 def flatmap_case(context: HookContext, case: Case) -> SearchStrategy[Case]:  # noqa: ARG001 - schemathesis' signature
-    """Leave out what most requests would be refused for, and nothing be tried: preconditions, and half a price."""
+    """Remove what would get most requests rejected: preconditions, and a price without its currency."""
 
     def chosen(number: int) -> Case:
         if number and not _tries_headers(case):
@@ -54,7 +54,7 @@ def flatmap_case(context: HookContext, case: Case) -> SearchStrategy[Case]:  # n
 
 @schemathesis.hook
 def before_call(context: HookContext, case: Case, kwargs: dict[str, Any]) -> None:  # noqa: ARG001 - schemathesis' signature
-    """Right what schemathesis sends along while it tries something else, and what all the same is refused first.
+    """Correct the parts of a request that would be rejected before the part that schemathesis tests.
 
     The only key that it knows is the document's example, and it has "0" for what is to match a pattern with quotes.
     """
@@ -72,14 +72,14 @@ def before_call(context: HookContext, case: Case, kwargs: dict[str, Any]) -> Non
 
 @schemathesis.check
 def no_leak(ctx: CheckContext, response: Response, case: Case) -> None:  # noqa: ARG001 - schemathesis' signature
-    """No answer shows what only the log may know: a path, a traceback, the name of an exception."""
+    """Check that no response contains a path, a traceback or the name of an exception."""
     if response.headers.get("content-type") == ["application/problem+json"]:
-        told = json.loads(response.content)["detail"]
-        assert not _LEAK.search(told), f"leaks: {told}"
+        detail = json.loads(response.content)["detail"]
+        assert not _LEAK.search(detail), f"leaks: {detail}"
 
 
 def _tries_headers(case: Case) -> bool:
-    """Whether this request is to be wrong in its headers."""
+    """Return whether this request must have wrong headers."""
     meta = case.meta
     return meta is None or (
         meta.generation.mode.is_negative and meta.phase.data.parameter_location in {None, ParameterLocation.HEADER}
@@ -87,7 +87,7 @@ def _tries_headers(case: Case) -> bool:
 
 
 def _tries_body(case: Case) -> bool:
-    """Whether this request is to be wrong in its body."""
+    """Return whether this request must have a wrong body."""
     meta = case.meta
     return meta is None or (
         meta.generation.mode.is_negative and meta.phase.data.parameter_location in {None, ParameterLocation.BODY}
@@ -95,7 +95,7 @@ def _tries_body(case: Case) -> bool:
 
 
 def _lines(body: Any) -> list[dict[str, Any]]:
-    """The items that a body puts into a cart, or the one that it is."""
+    """Return the items in a body, or the item that it is."""
     found = body.get("items", [body]) if isinstance(body, dict) else []
     return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
@@ -117,7 +117,7 @@ def _may_be_refused(case: Case, response: Response) -> bool:
 
 
 def _reasons(case: Case) -> Iterator[str]:
-    """What a body that is as documented can be refused for all the same, as this one can: patterns of the details."""
+    """Return patterns of the details with which this documented body can still be rejected."""
     body: Any = case.body
     if not isinstance(body, dict):
         return

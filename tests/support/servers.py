@@ -18,25 +18,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _ROOT = Path(__file__).parents[2]
-_SECONDS = 30  # to start, to stop, to log something; more than the graceful time-out
+_SECONDS = 30  # to start, to stop, to log something; more than the graceful timeout
 _OURS = (
     "CARTSVC_",
     "GUNICORN_",
     "HOST",
     "PORT",
     "WEB_CONCURRENCY",
-)  # what the shell that runs the tests must not decide
+)  # settings of the shell that runs the tests are not passed on
 
 
 class Ended(NamedTuple):
-    """How a server ended that was not to start: its exit code, and all it said."""
+    """The end of a server that must not start: its exit code and its output."""
 
     returncode: int
     output: str
 
 
 class Server:
-    """A server on a port of its own. ``url`` has no slash at its end; ``process`` is gunicorn's first one.
+    """A server on its own port. ``url`` has no trailing slash; ``process`` is gunicorn's arbiter.
 
     It can be killed and started again on the same port.
     """
@@ -57,11 +57,11 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """Of gunicorn's first process."""
+        """Return the process id of gunicorn's arbiter."""
         return self.process.pid
 
     def start(self) -> None:
-        """Start it, and return once it answers."""
+        """Start it, and return once it responds."""
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 self._command, cwd=_ROOT, env=self._environment, stdout=log, stderr=subprocess.STDOUT
@@ -69,8 +69,8 @@ class Server:
         self.wait_until_live()
 
     def kill(self) -> None:
-        """Kill all its processes at once; none of them is there when this returns."""
-        self.process.send_signal(signal.SIGSTOP)  # it would start another worker between our looking and killing
+        """Kill all its processes at once, and wait until none exists."""
+        self.process.send_signal(signal.SIGSTOP)  # so that it cannot start a worker between the listing and the killing
         self._wait(lambda: _state(self.pid) in "TZ", "has not stopped")
         workers = self.workers()
         for pid in [*workers, self.pid]:
@@ -79,35 +79,35 @@ class Server:
         self._wait(lambda: not any(map(_runs, workers)), "has workers left")
 
     def workers(self) -> list[int]:
-        """The ids of its worker processes, dead ones left out."""
-        # Started by gunicorn's main thread, so they are that one's children.
+        """Return the ids of its live worker processes."""
+        # The main thread of gunicorn starts them, so they are its children.
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         return [pid for pid in map(int, children) if _runs(pid)]
 
     def wait_for_workers(self, count: int) -> None:
-        """Return once it has so many workers."""
+        """Return once it has this number of workers."""
         self._wait(lambda: len(self.workers()) == count, f"has not come to {count} workers")
 
     def wait_for_boots(self, count: int) -> None:
-        """Return once so many workers have begun to start, those that are gone included."""
+        """Return once this number of workers have begun to start, including those that ended."""
         self._wait(lambda: self.log().count("Booting worker") >= count, f"has not started {count} workers")
 
     def log(self) -> str:
-        """What it has said until now, on both streams."""
+        """Return its output on both streams."""
         return self._log.read_text(errors="replace")
 
     def wait_for_log(self, text: str) -> None:
-        """Return once it has said this."""
-        self._wait(lambda: text in self.log(), f"has not said {text!r}")
+        """Return once its output contains this text."""
+        self._wait(lambda: text in self.log(), f"has not written {text!r}")
 
     def wait_until_live(self) -> None:
-        """Return once /healthz answers."""
+        """Return once /healthz responds."""
 
-        def answers() -> bool:
+        def responds() -> bool:
             assert self.process.poll() is None, f"the server did not start:\n{self.log()}"
             return self._is_live()
 
-        self._wait(answers, "does not answer")
+        self._wait(responds, "does not respond")
 
     def _wait(self, holds: Callable[[], bool], otherwise: str) -> None:
         deadline = time.monotonic() + _SECONDS
@@ -125,10 +125,10 @@ class Server:
 
 @contextmanager
 def serve(*arguments: str, open_files: int | None = None, **environment: str) -> Iterator[Server]:
-    """A server with these settings, and with these arguments of gunicorn's, until the block ends.
+    """Run a server with these settings and gunicorn arguments until the block ends.
 
-    ``open_files`` is how many files each of its processes may open, if that is not to be this process's own limit.
-    It must stop by SIGTERM within the graceful time-out, with exit code 0. What it said stands below any failure.
+    ``open_files`` limits the open files of each of its processes; the default is this process's limit.
+    SIGTERM must stop it within the graceful timeout, with exit code 0. A failure shows its log.
     """
     with tempfile.NamedTemporaryFile(prefix="cartsvc-", suffix=".log") as log:
         server = Server(arguments, environment, Path(log.name), open_files=open_files)
@@ -183,7 +183,7 @@ def _runs(pid: int) -> bool:
 
 
 def _state(pid: int) -> str:
-    """One letter, as proc(5) has it; X when there is no such process."""
+    """Return the state letter of proc(5); X if the process does not exist."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Makes a service for tests: on any store, with clocks to turn and tags that count."""
+"""Services for tests: on any store, with clocks that tests set and numbered tags."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
     from cartsvc.carts.store import CartStore
 
 _POLICY = Policy()
-# As long as real ones; one row for all services, so that one started again makes none twice.
+# As long as real tags; one counter for all services, so that no tag is repeated after a restart.
 _tags = map("tag-{:012}".format, count(1))
 
 
 class FakeSeconds:
-    """A monotonic clock to turn by hand; in seconds."""
+    """A monotonic clock in seconds that tests set."""
 
     def __init__(self) -> None:
         self.now = 1000.0
 
     def __call__(self) -> float:
-        """The time it is."""
+        """Return the current time."""
         return self.now
 
     def advance(self, seconds: float) -> None:
-        """Let this time pass."""
+        """Advance the clock."""
         self.now += seconds
 
 
 def racing(threads: int, work: Callable[[int], None]) -> None:
-    """As at_once, and the interpreter turns to another thread all the time."""
+    """Do as at_once, and let the interpreter switch threads all the time."""
     usual = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:

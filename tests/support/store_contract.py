@@ -1,4 +1,4 @@
-"""What every store promises, as one suite: a store's own test file subclasses StoreContract and says how to open it."""
+"""The tests of the CartStore contract: each store's test file subclasses StoreContract and opens its store."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ _ROOMY = Limits(max_quantity=10**9, max_items=10_000, max_cart_bytes=2**22)
 _new_tag = map("tag-{}".format, count())
 
 
-class RefusedError(Exception):
-    """What a change raises in these tests."""
+class RejectedError(Exception):
+    """The error that a change raises in these tests."""
 
 
 class Race(NamedTuple):
-    """How far the window between reading and writing is opened."""
+    """How long the window between reading and writing is."""
 
     switch_interval: float | None  # seconds after which the interpreter turns to another thread
     spins: int  # turns of an empty loop between reading and returning
 
 
 def a_record(clock: Callable[[], int], *, lives: int = DAY, note: str = "") -> Record:
-    """A record with a new tag; ``note`` makes its content tell it from others."""
+    """Return a record with a new tag; ``note`` makes its content unique."""
     now = clock()
     items = (Item("note", note, (), 1, None, now),) if note else ()
     cart = Cart("etag", 1, items, None, now, now, now + lives)
@@ -49,23 +49,23 @@ def a_record(clock: Callable[[], int], *, lives: int = DAY, note: str = "") -> R
 
 
 def putting(record: Record | None) -> Callable[[Record | None], tuple[Record | None, None]]:
-    """A change that writes this, whatever there was."""
+    """Return a change that writes this record."""
     return lambda _: (record, None)
 
 
 def put(store: CartStore, user_id: str, record: Record) -> Record:
-    """Write it; returns it."""
+    """Write the record and return it."""
     store.update(user_id, putting(record))
     return record
 
 
 def remove(store: CartStore, user_id: str) -> None:
-    """Take away whatever there is."""
+    """Remove the record, if there is one."""
     store.update(user_id, putting(None))
 
 
-def adding(clock: Callable[[], int], *, spins: int = 0, refuse: bool = False) -> Callable[[Record | None], Any]:
-    """A change that adds one to the quantity of one item, with the read far from the return."""
+def adding(clock: Callable[[], int], *, spins: int = 0, fail: bool = False) -> Callable[[Record | None], Any]:
+    """Return a change that adds one to the quantity of one item, long after it was called."""
     now = clock()
     revision = Revision(at=now, etag=next(_new_tag), expires_at=now + DAY)
     one = validate_new_items([NewItem("p", 1)], limits=_ROOMY, at=now)
@@ -74,8 +74,8 @@ def adding(clock: Callable[[], int], *, spins: int = 0, refuse: bool = False) ->
         cart = add(record.cart if record else None, one, limits=_ROOMY, revision=revision)
         for _ in range(spins):
             pass
-        if refuse:
-            raise RefusedError
+        if fail:
+            raise RejectedError
         return Record(revision.etag, cart, (), (), None, cart.expires_at), cart.items[0].quantity
 
     return change
@@ -103,30 +103,30 @@ def at_once(threads: int, work: Callable[[int], None]) -> None:
 
 
 class StoreContract:
-    """The suite. ``store`` is to be overridden by a fixture that opens an empty store on ``clock``, and closes it."""
+    """The tests. Override the fixture ``store``: it opens an empty store on ``clock``, and closes it."""
 
     THREADS = 32
     ADDS = 200  # of each thread
-    PART = 1  # of the sequences that other searches take, one in so many
+    PART = 1  # this part of the examples of other searches
 
     @pytest.fixture
     def clock(self) -> FakeClock:
-        """The clock the store is opened with."""
+        """Return the clock of the store."""
         return FakeClock()
 
     @pytest.fixture
     def store(self, clock: FakeClock) -> Iterator[CartStore]:
-        """The store under test."""
+        """Return the store under test."""
         raise NotImplementedError
 
     # ---- one record ----
 
     def test_it_says_how_far_it_reaches(self, store: CartStore) -> None:
-        """Who sees the same carts is a fact of the class."""
+        """Whether processes share the carts is an attribute of the class."""
         assert isinstance(type(store).shared, bool)
 
     def test_it_answers_a_ping(self, store: CartStore) -> None:
-        """A store that is there says so by returning."""
+        """ping() of an available store returns."""
         store.ping()
 
     def test_a_get_creates_nothing(self, store: CartStore) -> None:
@@ -160,7 +160,7 @@ class StoreContract:
         assert seen == [None, record]
 
     def test_the_answer_is_handed_out(self, store: CartStore, clock: FakeClock) -> None:
-        """The caller gets the very object that the change answered: on writing, leaving, removing, and on nothing."""
+        """update() returns what the change returned: for a write, no change, a removal, an absent record."""
         answers = [object() for _ in range(4)]
         record = a_record(clock)
         assert store.update("u", lambda _: (record, answers[0])) is answers[0]
@@ -181,20 +181,20 @@ class StoreContract:
         """Absent stays absent, present stays as it was, the exception comes out, and the next change goes through."""
 
         def refuse(_: Record | None) -> tuple[Record | None, None]:
-            raise RefusedError
+            raise RejectedError
 
-        with pytest.raises(RefusedError):
+        with pytest.raises(RejectedError):
             store.update("u", refuse)
         assert store.get("u") is None
         record = put(store, "u", a_record(clock))
-        with pytest.raises(RefusedError):
+        with pytest.raises(RejectedError):
             store.update("u", refuse)
         assert store.get("u") == record
         remove(store, "u")
         assert store.get("u") is None
 
     def test_nothing_changes_behind_its_back(self, store: CartStore, clock: FakeClock) -> None:
-        """Neither the record handed in nor one handed out leads into the store."""
+        """Neither the record passed in nor a record returned gives access to the stored one."""
         record = a_record(clock)
         expected = msgspec.structs.replace(record)
         put(store, "u", record)
@@ -215,13 +215,13 @@ class StoreContract:
 
     @pytest.mark.parametrize("name", ["tag", "cart", "keys", "expires_at"])
     def test_records_are_frozen(self, store: CartStore, clock: FakeClock, name: str) -> None:
-        """Whoever reads a record cannot change it by mistake."""
+        """A record that was read cannot be changed in place."""
         put(store, "u", a_record(clock))
         with pytest.raises(AttributeError):
             setattr(store.get("u"), name, None)
 
     def test_all_of_a_large_record_is_kept(self, store: CartStore, clock: FakeClock) -> None:
-        """A full cart with all its keys and marks and a seal comes back whole."""
+        """A full cart with all its keys, marks and a seal is returned whole."""
         lines = [NewItem("ü" * 100, 1, {"o": f"{n:0100}"}, 10**10, "EUR") for n in range(500)]
         now = clock()
         revision = Revision(at=now, etag=next(_new_tag), expires_at=now + DAY)
@@ -234,14 +234,14 @@ class StoreContract:
         assert dict(store.scan()) == {"u": record}
 
     def test_a_tombstone_is_a_record(self, store: CartStore, clock: FakeClock) -> None:
-        """A record without a cart is kept like any other."""
+        """A record without a cart is stored like any other."""
         mark = MergeMark("m", "s", True, clock(), clock() + DAY)  # noqa: FBT003 - the struct's own field
         tombstone = put(store, "u", Record("t", None, (), (mark,), None, clock() + DAY))
         assert store.get("u") == tombstone
         assert dict(store.scan()) == {"u": tombstone}
 
     def test_every_user_id_has_a_record_of_its_own(self, store: CartStore, clock: FakeClock) -> None:
-        """The longest, the oddest, those that differ in case or at one end only: none meets another."""
+        """Long, odd and nearly equal user ids have separate records."""
         long = "u" * 254
         odd = [
             "~@:+|-",
@@ -271,7 +271,7 @@ class StoreContract:
 
     @pytest.mark.parametrize("lives", [1, 59_999, 60_000, 60_001, 30 * DAY])
     def test_a_record_lives_until_its_time(self, store: CartStore, clock: FakeClock, lives: int) -> None:
-        """It is there a millisecond before its expires_at and absent at it, however it is looked at."""
+        """A record exists a millisecond before its expires_at and is absent at it, for every call."""
         record = put(store, "u", a_record(clock, lives=lives))
         clock.advance(lives - 1)
         assert store.get("u") == record
@@ -283,7 +283,7 @@ class StoreContract:
         assert store.update("u", lambda there: (there, there)) is None
 
     def test_a_read_does_not_lengthen_a_life(self, store: CartStore, clock: FakeClock) -> None:
-        """Looking at a record leaves its time as it was."""
+        """Reading a record does not change its expiry."""
         put(store, "u", a_record(clock, lives=100))
         for _ in range(100):
             store.get("u")
@@ -304,11 +304,11 @@ class StoreContract:
         assert store.get("u") is None
 
     def test_an_expired_record_gives_way(self, store: CartStore, clock: FakeClock) -> None:
-        """A new one takes its place, a removal or a refusal leaves it absent."""
+        """A new record replaces it; a removal or an error leaves it absent."""
 
         def refuse(there: Record | None) -> tuple[Record | None, None]:
             assert there is None
-            raise RefusedError
+            raise RejectedError
 
         for lives in (10, 200_000):
             for user_id in ("new", "removed", "refused"):
@@ -316,13 +316,13 @@ class StoreContract:
             clock.advance(lives)
             new = put(store, "new", a_record(clock, lives=5))
             remove(store, "removed")
-            with pytest.raises(RefusedError):
+            with pytest.raises(RejectedError):
                 store.update("refused", refuse)
             assert dict(store.scan()) == {"new": new}
             clock.advance(5)
 
     def test_a_record_from_before_1970_is_absent(self, store: CartStore, clock: FakeClock) -> None:
-        """An import may bring one; it can be written, and nobody sees it."""
+        """An import may contain one; it can be written and is never returned."""
         put(store, "u", a_record(clock, lives=-clock() - DAY))
         assert store.get("u") is None
         assert list(store.scan()) == []
@@ -331,7 +331,7 @@ class StoreContract:
     # ---- scan ----
 
     def test_a_scan_sees_all_that_live(self, store: CartStore, clock: FakeClock) -> None:
-        """All live records with their user ids, and no expired one."""
+        """scan() yields all live records with their user ids, and no expired one."""
         for n in range(150):
             put(store, f"short-{n}", a_record(clock, lives=10))
         records = {f"long-{n}": put(store, f"long-{n}", a_record(clock, note=str(n))) for n in range(150)}
@@ -340,7 +340,7 @@ class StoreContract:
         assert dict(store.scan()) == records
 
     def test_a_scan_survives_changes(self, store: CartStore, clock: FakeClock) -> None:
-        """Records that come, change, go or expire while it runs do not stop it, nor hide those that stay."""
+        """Records that appear, change, disappear or expire while it runs do not stop it or hide other records."""
         stay = {f"stay-{n}": put(store, f"stay-{n}", a_record(clock)) for n in range(100)}
         for n in range(100):
             put(store, f"go-{n}", a_record(clock))
@@ -374,7 +374,7 @@ class StoreContract:
     # ---- erase and purge ----
 
     def test_what_is_erased_is_gone(self, store: CartStore, clock: FakeClock) -> None:
-        """One record goes and is returned, expired or not; None is returned where none was; the others stay."""
+        """delete() removes and returns one record, expired or not, or returns None; the others stay."""
         put(store, "expired", expired := a_record(clock, lives=-1))
         assert store.delete("expired") in {expired, None}  # a write may have cleared it
         records = {user_id: put(store, user_id, a_record(clock, note=user_id)) for user_id in "abc"}
@@ -388,7 +388,7 @@ class StoreContract:
     def test_a_record_made_after_an_erasure_lives_its_own_life(
         self, store: CartStore, clock: FakeClock, lives: int
     ) -> None:
-        """The time of the erased one is not its time."""
+        """The expiry of the deleted record does not apply to it."""
         put(store, "u", a_record(clock, lives=lives))
         store.delete("u")
         anew = put(store, "u", a_record(clock, lives=2 * lives))
@@ -398,7 +398,7 @@ class StoreContract:
         assert store.get("u") == anew
 
     def test_a_purge_takes_what_has_expired(self, store: CartStore, clock: FakeClock) -> None:
-        """And nothing else, time and again."""
+        """purge_expired() removes nothing else, also when repeated."""
         for n in range(300):
             put(store, f"short-{n}", a_record(clock, lives=10))
         records = {f"long-{n}": put(store, f"long-{n}", a_record(clock, lives=DAY)) for n in range(20)}
@@ -416,7 +416,7 @@ class StoreContract:
         params=[b"\x01", b"\x01\x97\xa1", b"\x02\x96", b"\xff" * 500], ids=["cut", "damaged", "newer", "0xff"]
     )
     def unreadable(self, store: CartStore, clock: FakeClock, request: pytest.FixtureRequest) -> str:
-        """A user whose record cannot be decoded; it has ten minutes to live. It stands between two others."""
+        """Return a user whose record cannot be decoded and expires in ten minutes. It is stored between two others."""
         put(store, "a", a_record(clock, note="a"))
         put(store, "c", a_record(clock, note="c"))
         with pytest.MonkeyPatch.context() as patch:
@@ -427,7 +427,7 @@ class StoreContract:
     def test_an_unreadable_record_is_an_error_of_its_own(
         self, store: CartStore, clock: FakeClock, unreadable: str
     ) -> None:
-        """It can be neither read nor changed, and is not taken for absent; the others can."""
+        """It can be neither read nor changed, and does not count as absent; other records work."""
 
         def change(_: Record | None) -> tuple[Record | None, None]:
             raise AssertionError
@@ -441,13 +441,13 @@ class StoreContract:
         assert store.get("a") == changed
 
     def test_a_scan_names_an_unreadable_record(self, store: CartStore, unreadable: str) -> None:
-        """It comes as the error, and the others come too."""
+        """scan() yields the error, and the other records."""
         found = dict(store.scan())
         assert isinstance(found.pop(unreadable), RecordUnreadable)
         assert found == {"a": store.get("a"), "c": store.get("c")}
 
     def test_an_unreadable_record_can_be_erased(self, store: CartStore, clock: FakeClock, unreadable: str) -> None:
-        """It is returned as the error; then its user has a cart again, which lives its own life."""
+        """delete() returns the error; then the user can have a cart again, with its own expiry."""
         assert isinstance(store.delete(unreadable), RecordUnreadable)
         assert store.delete(unreadable) is None
         assert store.get(unreadable) is None
@@ -458,7 +458,7 @@ class StoreContract:
         assert dict(store.scan()) == {"a": store.get("a"), "b": anew, "c": store.get("c")}
 
     def test_an_unreadable_record_goes_with_its_time(self, store: CartStore, clock: FakeClock, unreadable: str) -> None:
-        """A store that clears by itself finds it in the end; until then and afterwards the others are served."""
+        """A store that removes expired records finds it too; the other records work all the time."""
         clock.advance(600_000 + 60_000)
         store.purge_expired()
         changed = put(store, "a", a_record(clock, note="changed"))
@@ -470,7 +470,7 @@ class StoreContract:
         "name", ["\u00fc/x", "a b", "..", "\x1b[31m", "n" * 256, "\udcff\udc80"], ids=lambda name: ascii(name)[:12]
     )
     def test_a_name_that_is_no_user_id_is_unreadable(self, store: CartStore, clock: FakeClock, name: str) -> None:
-        """Whatever is stored there: a scan names it, goes on and lets it be erased."""
+        """Whatever is stored there: scan() reports it and continues, and delete() removes it."""
         others = {user_id: put(store, user_id, a_record(clock, note=user_id)) for user_id in ("a", "c")}
         record = put(store, name, a_record(clock))
         found = dict(store.scan())
@@ -485,7 +485,7 @@ class StoreContract:
         params=[Race(None, 0), Race(1e-6, 0), Race(1e-6, 300)], ids=["plain", "switching", "switching and spinning"]
     )
     def race(self, request: pytest.FixtureRequest) -> Iterator[Race]:
-        """The race window as it is, and widened."""
+        """Return the race window: unchanged, and widened."""
         usual = sys.getswitchinterval()
         if request.param.switch_interval:
             sys.setswitchinterval(request.param.switch_interval)
@@ -493,7 +493,7 @@ class StoreContract:
         sys.setswitchinterval(usual)
 
     def test_no_add_is_lost_on_one_cart(self, store: CartStore, clock: FakeClock, race: Race) -> None:
-        """The total is exact, and so are the answers: each number from one to the total once."""
+        """The total is exact, and so are the results: each number from one to the total once."""
         answers: list[list[int]] = [[] for _ in range(self.THREADS)]
 
         def work(number: int) -> None:
@@ -507,7 +507,7 @@ class StoreContract:
         assert all(each == sorted(each) for each in answers)
 
     def test_no_add_is_lost_on_many_carts(self, store: CartStore, clock: FakeClock, race: Race) -> None:
-        """Each thread goes round all carts, each from another one on: every total is exact."""
+        """Each thread adds to all carts, each starting at a different one: every total is exact."""
         users = [f"u{n}" for n in range(self.THREADS)]
 
         def work(number: int) -> None:
@@ -522,22 +522,22 @@ class StoreContract:
         assert {user: self._quantity(store, user) for user in users} == expected
 
     def test_adds_that_raise_do_not_count(self, store: CartStore, clock: FakeClock, race: Race) -> None:
-        """Every third change raises after it has read: the others all count, and nobody waits for ever."""
+        """Every third change raises after its read: all others count, and no thread waits forever."""
 
         def work(number: int) -> None:
             for turn in range(self.ADDS):
                 if (number + turn) % 3:
                     store.update("u", adding(clock, spins=race.spins))
                 else:
-                    with pytest.raises(RefusedError):
-                        store.update("u", adding(clock, spins=race.spins, refuse=True))
+                    with pytest.raises(RejectedError):
+                        store.update("u", adding(clock, spins=race.spins, fail=True))
 
         at_once(self.THREADS, work)
         expected = sum(1 for number in range(self.THREADS) for turn in range(self.ADDS) if (number + turn) % 3)
         assert self._quantity(store, "u") == expected
 
     def test_a_record_is_made_once(self, store: CartStore, clock: FakeClock, race: Race) -> None:
-        """Of many threads that find nothing and make a record, one makes it, time and again."""
+        """Of many threads that find no record and create it, exactly one does."""
         made: list[int] = []
         spins = race.spins
 
@@ -570,7 +570,7 @@ class StoreContract:
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Drives a store and a plain dict side by side."""
+    """Drives a store and a plain dict with the same calls."""
 
     _runs = count()
 
@@ -609,9 +609,9 @@ class StoreMachine(RuleBasedStateMachine):
 
         def change(there: Record | None) -> tuple[Record | None, None]:
             seen.append(there)
-            raise RefusedError
+            raise RejectedError
 
-        with pytest.raises(RefusedError):
+        with pytest.raises(RejectedError):
             self.store.update(self.prefix + user, change)
         assert seen[-1] == self.model.get(user)
 
@@ -635,7 +635,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def both_hold_the_same(self) -> None:
-        """Get and scan see what the dict holds."""
+        """get() and scan() return what the dict contains."""
         assert {user: self.store.get(self.prefix + user) for user in "abcdef"} == {
             user: self.model.get(user) for user in "abcdef"
         }

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for what carts are made of.
+"""Hypothesis strategies for the parts of carts.
 
 Products, options and prices come from small pools mostly, so that like items meet often.
 """
@@ -37,7 +37,7 @@ options = st.one_of(st.just({}), _options.map(dict))
 
 @st.composite
 def lines(draw: st.DrawFn, *, currencies: tuple[str, ...] = ("EUR",), most: int = 20) -> NewItem:
-    """A line that is right by itself, with a price or without."""
+    """Return valid lines, with a price or without."""
     price = draw(st.one_of(st.none(), st.integers(0, 10_000)))
     return NewItem(
         product_id=draw(product_ids),

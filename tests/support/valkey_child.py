@@ -1,6 +1,6 @@
-"""Another process on a Valkey store: threads, or gevent's greenlets as gunicorn has them, that add to carts.
+"""A second process on a Valkey store: threads, or gevent's greenlets as gunicorn has them, that add to carts.
 
-It says a line when it is ready, begins when it is told one, and then says what became of its adds.
+It writes a line when it is ready, begins when it reads a line, and then writes the results of its adds.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ class Child:
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
 
-    def told(self) -> dict[str, Any]:
-        """How often what happened (``added``, or an error's name), and the seconds that the ``slowest`` add took."""
+    def result(self) -> dict[str, Any]:
+        """Return how many adds had which result (``added``, or an error's name), and the seconds of the ``slowest``."""
         assert self._process.stdout is not None
-        told: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return told
+        result: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return result
 
     def __enter__(self) -> Self:
         return self
@@ -103,7 +103,7 @@ def _main(url: str, workers: int, adds: int, carts: int, timeout: float) -> None
                 happened["added"] += 1
             slowest = max(slowest, time.monotonic() - began)
 
-    print(_kind(greenlets=is_module_patched("socket")), flush=True)  # noqa: T201 - this is how it speaks
+    print(_kind(greenlets=is_module_patched("socket")), flush=True)  # noqa: T201 - the test reads it
     sys.stdin.readline()
     at_once(workers, work)
     print(json.dumps({**happened, "slowest": slowest}), flush=True)  # noqa: T201

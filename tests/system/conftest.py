@@ -1,4 +1,4 @@
-"""The servers that the live tests talk to: the real gunicorn with the real configuration, on a free port."""
+"""Fixtures of the system tests: the real gunicorn with the real configuration, on a free port."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.raw_http import check_well
 from tests.support.servers import serve
 
 if TYPE_CHECKING:
@@ -19,13 +20,29 @@ _ROUNDS = int(os.environ.get("SOAK_ROUNDS", "1"))
 
 @pytest.fixture
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A server of its own for each test; parametrised with settings."""
+    """Return a server for one test; parametrised with settings."""
     with serve(**getattr(request, "param", {})) as running:
         yield running
 
 
 @pytest.fixture(params=range(1, _ROUNDS + 1))
 def soak_round(request: pytest.FixtureRequest) -> int:
-    """For tests that hit upon a moment by chance: they run SOAK_ROUNDS times (once)."""
+    """Run a test that depends on chance SOAK_ROUNDS times; once by default."""
     number: int = request.param
     return number
+
+
+@pytest.fixture(scope="module", params=[{}, {"CARTSVC_THREADS": "4"}], ids=["gevent", "threads"])
+def attacked_server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """Return one server for a module, of each worker class, so that it must survive every request."""
+    with serve(CARTSVC_CORS_ORIGINS="https://shop.example", **request.param) as server:
+        yield server
+
+
+@pytest.fixture
+def attacked(attacked_server: Server) -> Iterator[Server]:
+    """Return the server; after the test it serves as before, with the same workers and no unexpected log line."""
+    workers, logged = attacked_server.workers(), len(attacked_server.log())
+    yield attacked_server
+    check_well(attacked_server, logged)
+    assert attacked_server.workers() == workers

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from cartsvc import errors
 from cartsvc.api.problems import PROBLEM_BY_ERROR
 from tests.support.http_clients import SECONDS, Client, Response
-from tests.support.model import Model, Refused, Request, Told
+from tests.support.model import Expected, Model, Rejected, Request
 from tests.support.servers import serve
 from tests.support.valkeys import valkey
 
@@ -199,16 +199,16 @@ class HttpMachine(RuleBasedStateMachine):
             pass
         self.model.now += 1
 
-    def expect(self, request: Request) -> Told | str:
+    def expect(self, request: Request) -> Expected | str:
         """What the model tells, or the name of the error."""
         steps = self.model.run(request)
         try:
             while True:
                 next(steps)
         except StopIteration as end:
-            told: Told = end.value
+            told: Expected = end.value
             return told
-        except Refused as refused:
+        except Rejected as refused:
             return refused.kind
 
     def call(self, request: Request) -> Response:
@@ -228,7 +228,7 @@ class HttpMachine(RuleBasedStateMachine):
             conditions["If_None_Match"] = "*"
         client.send(method, f"/cart/{request.user}{rest}", body, **conditions)
 
-    def compare_answers(self, response: Response, expected: Told | str, *, doubled: bool = False) -> None:
+    def compare_answers(self, response: Response, expected: Expected | str, *, doubled: bool = False) -> None:
         """The answer is what the model tells; of two at the same time either may be the first."""
         if isinstance(expected, str):
             assert told_of(response) == problem_of(expected)

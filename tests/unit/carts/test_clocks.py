@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from cartsvc.carts.merge import Result
     from cartsvc.carts.record import Record
 
+pytestmark = pytest.mark.search
+
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 START = 1_767_323_045_678
 USERS = ["guest-1", "alice", "bob"]
@@ -303,7 +305,7 @@ class ForgetsDoneMarks(Merger):
         def change(record: Record | None) -> tuple[Record | None, None]:
             before = record or records.EMPTY
             done = {each.merge_id for each in before.merge_marks if each.done}
-            return self._next(record, before.without_marks(done), self._revision(target, tag)), None
+            return self._next(record, before.without_marks(done), self._new_revision(target, tag)), None
 
         self._store.update(target, change)
         super()._announce(target, mark)
@@ -314,10 +316,15 @@ PLANTED = [MovesWithoutMark, LeavesTheMark, RejectsWithoutWithdrawing, ForgetsDo
 
 
 def search(machine: type[ClockMachine], merger: type[Merger]) -> None:
-    """Search for what is wrong with this merger: the same examples in each run, and no time spent on shrinking."""
+    """Search for the bug of this merger: the same examples in each run and each profile, without shrinking.
+
+    With 30 steps, the bugs are found after 10, 10, 30, 799 and 911 examples; the last two take 6 to 7 s.
+    """
     planted = type("Planted", (machine,), {"merger_class": merger})
-    examples = settings(max_examples=6_000, derandomize=True, database=None, phases=[Phase.generate])
-    run_state_machine_as_test(planted, settings=examples)
+    planted_settings = settings(
+        max_examples=6_000, stateful_step_count=30, derandomize=True, database=None, phases=[Phase.generate]
+    )
+    run_state_machine_as_test(planted, settings=planted_settings)
 
 
 @pytest.mark.parametrize("merger", PLANTED)

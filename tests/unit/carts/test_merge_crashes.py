@@ -41,7 +41,6 @@ from tests.support.merge_scenario import (
     MergeScenario,
     each_boundary,
     error_of,
-    make_scenario,
 )
 from tests.support.services import make_service, racing
 
@@ -49,12 +48,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cartsvc.carts.cart import Strategy
-
-
-@pytest.fixture
-def scenario() -> MergeScenario:
-    """Return a source and a target of three items each."""
-    return make_scenario()
 
 
 # ---- crashes ----

@@ -25,19 +25,12 @@ from tests.support.merge_scenario import (
     MergeScenario,
     Quantities,
     error_of,
-    make_scenario,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cartsvc.carts.conditions import WriteConditions
-
-
-@pytest.fixture
-def scenario() -> MergeScenario:
-    """Return a source and a target of three items each."""
-    return make_scenario()
 
 
 def _fill(scenario: MergeScenario) -> None:

@@ -21,16 +21,9 @@ from tests.support.merge_scenario import (
     TARGET,
     MergeScenario,
     error_of,
-    make_scenario,
 )
 
 GUESTS = [f"guest-{number}" for number in range(64)]
-
-
-@pytest.fixture
-def scenario() -> MergeScenario:
-    """Return a source and a target of three items each."""
-    return make_scenario()
 
 
 def merge_guests(scenario: MergeScenario, number: int) -> None:

@@ -38,18 +38,11 @@ from tests.support.merge_scenario import (
     Quantities,
     each_boundary,
     error_of,
-    make_scenario,
 )
 from tests.support.services import make_service
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-@pytest.fixture
-def scenario() -> MergeScenario:
-    """Return a source and a target of three items each."""
-    return make_scenario()
 
 
 # ---- reads ----

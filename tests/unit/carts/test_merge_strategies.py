@@ -34,19 +34,12 @@ from tests.support.merge_scenario import (
     Quantities,
     each_boundary,
     error_of,
-    make_scenario,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cartsvc.carts.cart import Strategy
-
-
-@pytest.fixture
-def scenario() -> MergeScenario:
-    """Return a source and a target of three items each."""
-    return make_scenario()
 
 
 # ---- accepted merges ----

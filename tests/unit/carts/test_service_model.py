@@ -26,7 +26,7 @@ from cartsvc.stores import open_store
 from cartsvc.stores.urls import parse_store_url
 from tests.support.clock import FakeClock
 from tests.support.faults import Crash, FaultyStore, crash
-from tests.support.model import DAY, HOUR, Model, Refused, Request, Told
+from tests.support.model import DAY, HOUR, Expected, Model, Rejected, Request
 from tests.support.valkeys import cluster, valkey
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class Machine(RuleBasedStateMachine):
         except CartsvcError as error:
             return type(error).__name__
 
-    def expect(self, request: Request, fault: tuple[int, str] | None) -> Told | str:
+    def expect(self, request: Request, fault: tuple[int, str] | None) -> Expected | str:
         """What the model tells, the name of the error, or that nobody is left to tell anything."""
         steps = self.model.run(request)
         writes = 0
@@ -184,9 +184,9 @@ class Machine(RuleBasedStateMachine):
                     steps.close()
                     return "crash"
         except StopIteration as end:
-            told: Told = end.value
+            told: Expected = end.value
             return told
-        except Refused as refused:
+        except Rejected as refused:
             return refused.kind
 
     def call(self, request: Request) -> Outcome:

@@ -1,0 +1,187 @@
+"""Test passwords, rights and TLS of the Valkey store."""
+
+# ruff: noqa: SLF001 - a command is stopped on its way, and a name made to lead elsewhere
+
+from __future__ import annotations
+
+import logging
+import ssl
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from cartsvc.errors import OutcomeUnknown, StoreError, StoreUnusable
+from tests.support.proxy import Fate, proxy
+from tests.support.store_contract import a_record, adding, put
+from tests.support.valkey_child import Child
+from tests.support.valkey_store import (
+    IN_A_URL,
+    LOST,
+    TIME,
+    WRITE,
+    kind_of,
+    opened,
+    quantity,
+    real_now,
+    url_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.support.valkeys import Valkey
+
+
+# ---- who may ----
+
+
+def test_credentials_and_database_of_the_url(locked: Valkey) -> None:
+    """The rights in the docs are enough for everything but the warnings."""
+    for login in (f":{IN_A_URL}", f"default:{IN_A_URL}", f"shop:{IN_A_URL}"):
+        with opened(f"valkey://{login}@127.0.0.1:{locked.port}/5") as store:
+            store.ping()
+            store.update("u", adding(real_now))
+            assert [user_id for user_id, _ in store.scan()] == ["u"]
+            store.delete("u")
+
+
+REFUSED = {
+    "no password": ("", "NOAUTH|Authentication required"),
+    "a wrong password": ("shop:geheim-wrong@", "invalid username-password"),
+    "a wrong user": (f"nobody:{IN_A_URL}@", "invalid username-password"),
+    "too few rights": (f"guest:{IN_A_URL}@", "no permissions"),
+}
+
+
+@pytest.mark.parametrize(("login", "expected"), REFUSED.values(), ids=REFUSED)
+def test_missing_rights_raise_store_error(
+    locked: Valkey, login: str, expected: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A StoreError; and no error, log line or warning contains a password."""
+    caplog.set_level(logging.DEBUG)
+    with opened(f"valkey://{login}127.0.0.1:{locked.port}", timeout=TIME) as store:
+        texts = []
+        for call in (store.ping, lambda: store.update("u", adding(real_now)), lambda: store.delete("u")):
+            with pytest.raises(StoreError) as caught:
+                call()
+            assert type(caught.value) is StoreError
+            cause: BaseException | None = caught.value
+            while cause is not None:
+                texts += [str(cause), repr(cause), repr(cause.args)]
+                cause = cause.__cause__ or cause.__context__
+        assert any(each in text for text in texts for each in expected.split("|")), texts
+        texts += [*store.startup_warnings(), caplog.text, repr(store), repr(store._client)]
+        assert "geheim" not in " ".join(texts)
+
+
+# ---- TLS ----
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, ssl.SSLContext]]:
+    """Return a function that makes an authority: its certificate, and the context of a server that it signs."""
+    home = tmp_path_factory.mktemp("tls")
+    now = datetime.now(UTC)
+
+    def build(subject: str, issuer: str, key: Any, *, ca: bool) -> x509.CertificateBuilder:
+        names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, each)]) for each in (subject, issuer)]
+        return (
+            x509.CertificateBuilder(*reversed(names), key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        )
+
+    def make(name: str) -> tuple[Path, ssl.SSLContext]:
+        ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+        ca = build(name, name, ca_key, ca=True).sign(ca_key, hashes.SHA256())
+        san = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))])
+        certificate = build("server", name, key, ca=False).add_extension(san, critical=False)
+        certificate = certificate.add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
+        )
+        trusted, own = home / f"{name}.pem", home / f"{name}-server.pem"
+        trusted.write_bytes(ca.public_bytes(serialization.Encoding.PEM))
+        own.write_bytes(
+            certificate.sign(ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+            + key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(own)
+        return trusted, context
+
+    return make
+
+
+@pytest.mark.usefixtures("admin")
+def test_tls(server: Valkey, authority: Callable[..., Any], tmp_path: Path) -> None:
+    """With the right authority; not with a wrong one, the system's, another host's certificate, or none."""
+    trusted, context = authority("right")
+    wrong, _ = authority("wrong")
+    with proxy(server.port, context=context) as between:
+        url = f"valkeys://127.0.0.1:{between.port}"
+        with opened(f"{url}?ca_certs={trusted}") as store:
+            store.ping()
+            for _ in range(20):
+                store.update("u", adding(real_now))
+            put(store, "large", a_record(real_now, note="x" * 100_000))
+            assert len(list(store.scan())) == 2
+            assert quantity(store) == 20
+            assert between.connections == 1
+        for other in (f"{url}?ca_certs={wrong}", url, f"valkeys://localhost:{between.port}?ca_certs={trusted}"):
+            between.names()
+            with opened(other, timeout=TIME) as store:
+                with pytest.raises(StoreError) as caught:
+                    store.update("u", adding(real_now))
+                assert "CERTIFICATE_VERIFY_FAILED" in str(caught.value.__cause__)
+                assert type(caught.value) is StoreError
+            assert between.names() == []
+        with opened(url_of(between), timeout=TIME) as store:
+            assert kind_of(store.ping) is StoreError
+    for missing in (tmp_path / "nowhere.pem", tmp_path):
+        with pytest.raises(StoreUnusable, match=str(missing)), opened(f"{url}?ca_certs={missing}"):
+            pass
+
+
+@pytest.mark.usefixtures("admin")
+@LOST
+def test_lost_responses_over_tls(server: Valkey, authority: Callable[..., Any], fate: Fate, *, done: bool) -> None:
+    """The same errors as without TLS."""
+    trusted, context = authority("right")
+    with (
+        proxy(server.port, context=context) as between,
+        opened(f"valkeys://127.0.0.1:{between.port}?ca_certs={trusted}", timeout=TIME) as store,
+    ):
+        store.ping()
+        between.once(WRITE, fate)
+        with pytest.raises(OutcomeUnknown):
+            store.update("u", adding(real_now))
+        assert quantity(store) == int(done)
+        between.once("GET", fate)
+        assert kind_of(lambda: store.get("u")) is StoreError
+
+
+@pytest.mark.usefixtures("admin")
+def test_tls_with_gevent(server: Valkey, authority: Callable[..., Any]) -> None:
+    """In gunicorn's default worker."""
+    trusted, context = authority("right")
+    with (
+        proxy(server.port, context=context) as between,
+        Child(
+            f"valkeys://127.0.0.1:{between.port}?ca_certs={trusted}", greenlets=True, workers=20, adds=3, carts=3
+        ) as child,
+    ):
+        child.wait()
+        child.begin()
+        assert child.result()["added"] == 60

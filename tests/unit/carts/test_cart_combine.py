@@ -1,0 +1,326 @@
+"""Test how ``combine`` makes one cart of two, by strategy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cartsvc.carts.cart import (
+    MAX_SUBTOTAL,
+    STRATEGIES,
+    Cart,
+    Limits,
+    NewItem,
+    add,
+    combine,
+    remove_item,
+)
+from cartsvc.errors import CurrencyMismatch, LimitExceeded
+from tests.support import strategies
+from tests.support.carts import (
+    FIRST,
+    LATER,
+    LIMITS,
+    a_cart,
+    added,
+    additions,
+    pointers,
+    priced,
+)
+
+if TYPE_CHECKING:
+    from cartsvc.carts.cart import Strategy
+
+
+# ---- two carts into one ----
+
+
+def combined(cart: Cart | None, source: Cart, strategy: Strategy = "sum", *, limits: Limits = LIMITS) -> Cart:
+    return combine(cart, source, strategy, limits=limits, revision=LATER)
+
+
+def held(cart: Cart) -> list[tuple[str, int, int | None]]:
+    return [(item.item_id, item.quantity, item.unit_price) for item in cart.items]
+
+
+def a_later_cart(*lines: NewItem) -> Cart:
+    """A source: its items were added at another time than those of a_cart."""
+    return added(None, *lines)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "expected"),
+    [
+        ("sum", [("a", 2, None), ("b", 8, None), ("c", 1, None), ("d", 4, None)]),
+        ("max", [("a", 2, None), ("b", 5, None), ("c", 1, None), ("d", 4, None)]),
+        ("keep", [("a", 2, None), ("b", 3, None), ("c", 1, None), ("d", 4, None)]),
+        ("replace", [("d", 4, None), ("b", 5, None)]),
+    ],
+)
+def test_strategies(strategy: Strategy, expected: list[tuple[str, int, int | None]]) -> None:
+    """The table of the contract; the target's items come first, in their order, and then the source's in theirs."""
+    cart, source = (
+        a_cart(NewItem("a", 2), NewItem("b", 3), NewItem("c", 1)),
+        a_later_cart(NewItem("d", 4), NewItem("b", 5)),
+    )
+    before = msgspec.msgpack.encode([cart, source])
+    after = combined(cart, source, strategy)
+    assert held(after) == expected
+    assert msgspec.msgpack.encode([cart, source]) == before
+    assert (after.etag, after.version, after.created_at) == (LATER.etag, cart.version + 1, cart.created_at)
+    assert (after.updated_at, after.expires_at) == (LATER.at, LATER.expires_at)
+    added_at = {"sum": FIRST.at, "max": FIRST.at, "keep": FIRST.at, "replace": LATER.at}[strategy]
+    assert {item.item_id: item.added_at for item in after.items}["b"] == added_at
+    assert {item.item_id: item.added_at for item in after.items}["d"] == LATER.at
+
+
+@pytest.mark.parametrize(("strategy", "expected"), [("sum", 9), ("max", 6), ("keep", 6), ("replace", 3)])
+def test_strategies_with_a_larger_target(strategy: Strategy, expected: int) -> None:
+    """Max takes the larger of both, whichever cart it is in."""
+    assert held(combined(a_cart(NewItem("a", 6)), a_later_cart(NewItem("a", 3)), strategy)) == [("a", expected, None)]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_absent_target(strategy: Strategy) -> None:
+    """Whatever the strategy: the same items as they were added, in a cart that is new."""
+    source = added(a_later_cart(NewItem("a", 2)), priced("b", 1, 5, "USD", options={"s": "M"}))
+    after = combined(None, source, strategy)
+    assert (after.items, after.currency) == (source.items, "USD")
+    assert (after.version, after.created_at, after.etag) == (1, LATER.at, LATER.etag)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_empty_target_takes_any_currency(strategy: Strategy) -> None:
+    """A cart without items has no currency of its own."""
+    empty = remove_item(a_cart(priced("a", 1, 5, "EUR")), "a", revision=LATER)
+    source = a_later_cart(priced("b", 1, 5, "USD"))
+    after = combined(empty, source, strategy)
+    assert (after.items, after.currency, after.version) == (source.items, "USD", 3)
+
+
+@pytest.mark.parametrize("strategy", ["sum", "max", "keep"])
+def test_empty_source(strategy: Strategy) -> None:
+    """The same object is returned."""
+    cart = a_cart(priced("a", 1, 5))
+    assert combined(cart, a_later_cart(), strategy) is cart
+
+
+def test_replace_by_an_empty_source() -> None:
+    """The target's other items go, and their currency with them."""
+    after = combined(a_cart(priced("a", 1, 5)), a_later_cart(), "replace")
+    assert (after.items, after.currency, after.version) == ((), None, 2)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "expected"),
+    [
+        ("sum", [("M", 5), ("L", 1), (None, 4)]),
+        ("max", [("M", 3), ("L", 1), (None, 4)]),
+        ("keep", [("M", 2), ("L", 1), (None, 4)]),
+        ("replace", [(None, 4), ("M", 3)]),
+    ],
+)
+def test_like_items_have_like_options(strategy: Strategy, expected: list[tuple[str | None, int]]) -> None:
+    """The same product with other options is another item."""
+    cart = a_cart(NewItem("a", 2, {"s": "M"}), NewItem("a", 1, {"s": "L"}))
+    after = combined(cart, a_later_cart(NewItem("a", 4), NewItem("a", 3, {"s": "M"})), strategy)
+    assert [(dict(item.options).get("s"), item.quantity) for item in after.items] == expected
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "strategy", "expected"),
+    [
+        (5, 7, "sum", 5),
+        (5, 7, "max", 5),
+        (5, 7, "keep", 5),
+        (5, 7, "replace", 7),
+        (None, 7, "sum", 7),
+        (None, 7, "max", 7),
+        (None, 7, "keep", None),
+        (None, 7, "replace", 7),
+        (5, None, "sum", 5),
+        (5, None, "max", 5),
+        (5, None, "keep", 5),
+        (5, None, "replace", None),
+        (0, 7, "sum", 0),
+        (0, 7, "max", 0),
+        (None, 0, "sum", 0),
+        (None, 0, "max", 0),
+        (None, None, "sum", None),
+    ],
+)
+def test_price_of_like_items(ours: int | None, theirs: int | None, strategy: Strategy, expected: int | None) -> None:
+    """A price of nothing is a price; the cart has a currency when an item has a price, and only then."""
+
+    def line(price: int | None, quantity: int) -> NewItem:
+        return NewItem("a", quantity) if price is None else priced("a", quantity, price)
+
+    after = combined(a_cart(line(ours, 3)), a_later_cart(line(theirs, 3)), strategy)
+    assert [item.unit_price for item in after.items] == [expected]
+    assert after.currency == (None if expected is None else "EUR")
+
+
+@pytest.mark.parametrize("price", [None, 5])
+def test_keep_leaves_like_items_unchanged(price: int | None) -> None:
+    """Quantity, price and time, whatever the source contains; the same object if nothing else changes."""
+    cart = a_cart(NewItem("a", 2) if price is None else priced("a", 2, price))
+    assert combined(cart, a_later_cart(priced("a", 9, 7, "USD")), "keep") is cart
+    after = combined(cart, a_later_cart(NewItem("a", 9), NewItem("b", 1)), "keep")
+    assert after.items[0] is cart.items[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "strategy"),
+    [
+        ([NewItem("b", 2), NewItem("a", 5)], "max"),
+        ([NewItem("b", 3)], "max"),
+        ([priced("b", 9, 4)], "keep"),
+        ([NewItem("a", 999), NewItem("b", 999)], "keep"),
+        ([priced("a", 5, 1), NewItem("b", 3)], "replace"),
+    ],
+)
+def test_unchanged_target_is_the_same_object(source: list[NewItem], strategy: Strategy) -> None:
+    """No new version, no new ETag, no other expiry."""
+    cart = a_cart(priced("a", 5, 1), NewItem("b", 3))
+    if strategy == "replace":
+        same = a_cart(*source)  # added at the same time
+        assert combined(cart, same, strategy) is cart
+    else:
+        assert combined(cart, a_later_cart(*source), strategy) is cart
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "rejecting_strategies"),
+    [
+        # The source brings a price for an item of its own, or for one that has none here.
+        ([priced("a", 1, 5, "EUR")], [priced("b", 1, 5, "USD")], {"sum", "max", "keep"}),
+        ([priced("a", 1, 5, "EUR"), NewItem("b", 1)], [priced("b", 1, 5, "USD")], {"sum", "max"}),
+        # It brings none: the target's price stays.
+        ([priced("a", 1, 5, "EUR")], [priced("a", 1, 5, "USD")], set()),
+        ([priced("a", 1, 5, "EUR")], [priced("a", 1, 5, "USD"), NewItem("b", 1)], set()),
+        ([NewItem("a", 1)], [priced("a", 1, 5, "USD")], set()),
+        ([NewItem("a", 1)], [priced("b", 1, 5, "USD")], set()),
+        ([priced("a", 1, 5, "EUR")], [NewItem("b", 1)], set()),
+        ([priced("a", 1, 5, "EUR")], [priced("b", 1, 5, "EUR")], set()),
+    ],
+)
+def test_second_currency(ours: list[NewItem], theirs: list[NewItem], rejecting_strategies: set[str]) -> None:
+    """Only a price that would stand in the merged cart matters; the fault is at the other cart's name."""
+    cart, source = a_cart(*ours), a_later_cart(*theirs)
+    for strategy in STRATEGIES:
+        if strategy in rejecting_strategies:
+            with pytest.raises(CurrencyMismatch) as error:
+                combined(cart, source, strategy)
+            assert pointers(error) == ["/from_user_id"]
+            continue
+        after = combined(cart, source, strategy)
+        assert (after.currency is None) == all(item.unit_price is None for item in after.items)
+
+
+def test_kept_price_keeps_its_currency() -> None:
+    """The target's price stays, and so does what it is in."""
+    after = combined(a_cart(priced("a", 1, 5, "EUR")), a_later_cart(priced("a", 1, 7, "USD")), "sum")
+    assert (held(after), after.currency) == ([("a", 2, 5)], "EUR")
+
+
+def test_replacing_drops_the_target_s_currency() -> None:
+    """Its priced items go, and so does what they were priced in."""
+    cart = a_cart(priced("a", 1, 5, "EUR"))
+    after = combined(cart, a_later_cart(priced("a", 1, 7, "USD")), "replace")
+    assert (held(after), after.currency) == ([("a", 1, 7)], "USD")
+    assert combined(cart, a_later_cart(NewItem("b", 1)), "replace").currency is None
+
+
+_SMALL = Limits(max_quantity=10, max_items=3, max_cart_bytes=120, max_unit_price=MAX_SUBTOTAL)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "fits"),
+    [
+        ([NewItem("a", 6)], [NewItem("a", 4)], True),
+        ([NewItem("a", 6)], [NewItem("a", 5)], False),
+        ([NewItem("a", 1), NewItem("b", 1)], [NewItem("b", 1), NewItem("c", 1)], True),
+        ([NewItem("a", 1), NewItem("b", 1)], [NewItem("c", 1), NewItem("d", 1)], False),
+        ([priced("a", 1, MAX_SUBTOTAL - 5)], [priced("b", 1, 5)], True),
+        ([priced("a", 1, MAX_SUBTOTAL - 5)], [priced("b", 1, 6)], False),
+        ([NewItem("x" * 25, 1)], [NewItem("y" * 20, 1)], True),
+        ([NewItem("x" * 25, 1)], [NewItem("y" * 40, 1)], False),
+    ],
+)
+def test_both_carts_together_keep_the_limits(ours: list[NewItem], theirs: list[NewItem], *, fits: bool) -> None:
+    """Exactly at a limit is allowed; one more is rejected, and the fault is at the other cart's name."""
+    cart, source = (
+        a_cart(*ours, limits=_SMALL),
+        add(None, additions(*theirs, limits=_SMALL), limits=_SMALL, revision=FIRST),
+    )
+    if fits:
+        quantity = sum(line.quantity for line in [*ours, *theirs])
+        assert sum(item.quantity for item in combined(cart, source, limits=_SMALL).items) == quantity
+        return
+    with pytest.raises(LimitExceeded) as error:
+        combined(cart, source, limits=_SMALL)
+    assert pointers(error) == ["/from_user_id"]
+
+
+def test_every_limit_that_a_merge_breaks_is_named() -> None:
+    """Each at the other cart's name: the body has no other place to show."""
+    cart, source = (
+        a_cart(NewItem("a", 6), NewItem("b", 6), NewItem("c", 1)),
+        a_later_cart(NewItem("a", 6), NewItem("b", 6), NewItem("d", 1)),
+    )
+    with pytest.raises(LimitExceeded) as error:
+        combined(cart, source, limits=Limits(max_quantity=10, max_items=3))
+    assert pointers(error) == ["/from_user_id"] * 3
+
+
+def test_limits_depend_on_the_strategy() -> None:
+    """They are rejected only for what they themselves would make."""
+    cart, source = a_cart(NewItem("a", 9)), a_later_cart(NewItem("a", 9))
+    limits = Limits(max_quantity=10)
+    assert held(combined(cart, source, "max", limits=limits)) == [("a", 9, None)]
+    assert held(combined(cart, source, "keep", limits=limits)) == [("a", 9, None)]
+    assert held(combined(cart, source, "replace", limits=limits)) == [("a", 9, None)]
+    with pytest.raises(LimitExceeded):
+        combined(cart, source, "sum", limits=limits)
+
+
+@st.composite
+def _two_carts(draw: st.DrawFn) -> tuple[Cart | None, Cart]:
+    first = draw(st.none() | st.lists(strategies.lines(), max_size=5))
+    second = draw(st.lists(strategies.lines(), max_size=5))
+    return None if first is None else a_cart(*first), a_later_cart(*second)
+
+
+@given(_two_carts(), st.sampled_from(STRATEGIES))
+def test_any_two_carts(carts: tuple[Cart | None, Cart], strategy: Strategy) -> None:
+    """Item by item, for any two carts: quantities, prices, bounds, order, and that sum loses and doubles nothing."""
+    cart, source = carts
+    limits = Limits(max_quantity=10**6)
+    after = combined(cart, source, strategy, limits=limits)
+    ours = {item.item_id: item for item in cart.items} if cart else {}
+    theirs = {item.item_id: item for item in source.items}
+    found = {item.item_id: item for item in after.items}
+    if strategy == "replace":
+        assert after.items == source.items
+        return
+    assert list(found) == [*ours, *[each for each in theirs if each not in ours]]
+    for each, item in found.items():
+        own, other = ours.get(each), theirs.get(each)
+        if own is None or other is None:
+            assert item == (own or other)
+            continue
+        rule = {"sum": own.quantity + other.quantity, "max": max(own.quantity, other.quantity), "keep": own.quantity}
+        assert item.quantity == rule[strategy]
+        filled = other.unit_price if strategy != "keep" else None
+        assert item.unit_price == (filled if own.unit_price is None else own.unit_price)
+        assert (item.product_id, item.options, item.added_at) == (own.product_id, own.options, own.added_at)
+    total = sum(item.quantity for item in after.items)
+    both = sum(item.quantity for item in [*ours.values(), *theirs.values()])
+    if strategy == "sum":
+        assert total == both
+    assert sum(item.quantity for item in ours.values()) <= total <= both
+    assert (after.currency is None) == all(item.unit_price is None for item in after.items)
