@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from cartsvc.carts.cart import Cart
     from tests.support import model
 
+pytestmark = [pytest.mark.search, pytest.mark.server]
+
 USERS = ["alice", "bob", "guest-1"]
 PRODUCTS = ["a", "b", "c", "d"]
 MONEY = ["EUR", "USD"]
