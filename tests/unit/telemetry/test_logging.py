@@ -212,7 +212,7 @@ FAULTS: dict[str, tuple[Callable[[Valkey, Redis], object], Callable[[Valkey, Red
     "unreadable": (
         lambda _, admin: admin.set(f"cart:{ALICE}", "{}"),
         lambda _, admin: admin.delete(f"cart:{ALICE}"),
-        f"record unreadable, digest {DIGEST}: What is stored",
+        f"record unreadable, digest {DIGEST}: The stored record",
     ),
 }
 
