@@ -19,6 +19,11 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 pytest.register_assert_rewrite("tests.support")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the two longest tests, because a process that gets one of them last works alone at the end."""
+    items.sort(key=lambda item: not item.path.name.startswith("test_schemathesis"))
+
+
 @pytest.fixture
 def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove every setting of the shell that runs the tests."""
