@@ -1,8 +1,8 @@
 # Commands for cartsvc; `make help` lists them. "##@" starts a group, "##" describes a command.
 PYTHON ?= python3
 BIN := .venv/bin
-# Three processes on two cores, because system tests mostly wait; an idle process takes tests from a busy one.
-PARALLEL := --numprocesses=3 --dist=worksteal
+# Four processes on two cores, because system tests mostly wait; an idle process takes tests from a busy one.
+PARALLEL := --numprocesses=4 --dist=worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test-fast test test-container test-browser soak lint format lock bench
