@@ -30,9 +30,9 @@ run: .venv/.run ## Serve on PORT (8080)
 
 ##@ Test
 
-test-fast: .venv/.dev ## Run the tests without servers and long searches: unit, API, project, docs, memory and LMDB stores
-	$(BIN)/pytest $(PARALLEL) -m "not server and not search" tests/unit tests/api tests/project tests/docs \
-		tests/stores/test_memory.py tests/stores/test_lmdb.py
+test-fast: .venv/.dev ## Run the tests without servers and long searches: unit, API, project, memory store
+	$(BIN)/pytest --numprocesses=2 --dist=worksteal -m "not server and not search" tests/unit tests/api tests/project \
+		tests/stores/test_memory.py
 
 test: .venv/.dev ## Run all tests, except those that need Docker or Chromium
 	$(BIN)/pytest $(PARALLEL) --durations=15

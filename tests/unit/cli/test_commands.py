@@ -189,6 +189,7 @@ def _peak(commands: click.Group, arguments: list[str]) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.search
 def test_any_number_of_carts_takes_the_same_memory(tmp_path: Path) -> None:
     """Ten times as many go out and in with the same peak: neither holds more than a few records at a time."""
     clock = FakeClock()
@@ -230,6 +231,7 @@ def _add(server: Server) -> tuple[dict[str, Any], dict[str, str]]:
         return json.load(response), dict(response.headers)
 
 
+@pytest.mark.server
 def test_a_shop_moves(tmp_path: Path) -> None:
     """From lmdb, while its server runs, to valkey: carts are as they were there, with their ETags, and a
     request that is repeated there is a replay.
