@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from cartsvc.carts.record import Record
 
+DEADLINE_MS = 60_000  # the greatest CARTSVC_STORE_TIMEOUT
+
 # What happens next to a request that is paused.
 GO = "go"  # the read or the write is carried out
 FAIL = "fail"  # the store is unavailable: nothing was sent
@@ -93,7 +95,8 @@ class NetworkStore(CartStore):
             destroys = isinstance(request, Request) and request.destroys
             flight = Flight(user_id, stored.tag if stored else None, new, destroys, self._server.now)
             decision = _pause("write")
-            if decision == FAIL:
+            # A store sends nothing after its deadline, so a write belongs to a recent read.
+            if decision == FAIL or self._server.now - flight.sent_at > DEADLINE_MS:
                 raise StoreError
             if decision == DELAY:
                 self._flights.append(flight)
