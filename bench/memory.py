@@ -12,11 +12,11 @@ import sys
 import uuid
 from pathlib import Path
 
-from cartsvc.carts.cart import NewItem
 from cartsvc.carts.conditions import WriteConditions
 from cartsvc.carts.merge import Merger
 from cartsvc.carts.record import Policy
 from cartsvc.carts.service import CartService
+from cartsvc.carts.validation import NewItem
 from cartsvc.stores.memory import MemoryStore
 
 _MONTH_MS = 30 * 86_400_000

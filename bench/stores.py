@@ -11,8 +11,9 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from cartsvc.carts.cart import Limits, NewItem, Revision, add, validate_new_items
+from cartsvc.carts.cart import Limits, Revision, add
 from cartsvc.carts.record import Record
+from cartsvc.carts.validation import NewItem, validate_new_items
 from cartsvc.stores import open_store
 from cartsvc.stores.urls import ValkeyConfig, parse_store_url
 

@@ -26,11 +26,11 @@ from cartsvc.api.schemas import (
     CartContents,
     Merge,
 )
-from cartsvc.carts.cart import check_user_id
+from cartsvc.carts.validation import check_user_id
 
 if TYPE_CHECKING:
-    from cartsvc.carts.cart import ItemChange, NewItem
     from cartsvc.carts.service import CartService
+    from cartsvc.carts.validation import ItemChange, NewItem
 
 _GUEST_EXAMPLE = {"user_id": "guest-3xKq2v0PzT9cW1bYd7Rf4A", "token": None}
 
@@ -133,7 +133,9 @@ def update_item(change: ItemChange, user_id: str, item_id: str) -> Response:
 
     A quantity of 0 removes the item. A price requires its currency.
     """
-    return write_response(user_id, _service().set_item(user_id, item_id, change, conditions=write_conditions(change)))
+    return write_response(
+        user_id, _service().update_item(user_id, item_id, change, conditions=write_conditions(change))
+    )
 
 
 @blueprint.route("/<user_id>/items/<item_id>", methods=["DELETE"], parameters=[USER_ID, ITEM_ID])

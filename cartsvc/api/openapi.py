@@ -22,8 +22,9 @@ from cartsvc.api.problems import (
 )
 from cartsvc.api.schemas import CART_EXAMPLE, FaultSchema
 from cartsvc.carts import strings
-from cartsvc.carts.cart import STRATEGIES, option_rules
-from cartsvc.errors import CartConflict, Fault, InvalidRequest
+from cartsvc.carts.combine import STRATEGIES
+from cartsvc.carts.validation import option_rules
+from cartsvc.errors import CurrencyMismatch, Fault, InvalidRequest, LimitExceeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -184,7 +185,9 @@ _SECURITY_SCHEME = {
 }
 _WITH_CART = 412
 _WITH_ERRORS = {
-    problem.slug for error, problem in PROBLEM_BY_ERROR.items() if issubclass(error, (InvalidRequest, CartConflict))
+    problem.slug
+    for error, problem in PROBLEM_BY_ERROR.items()
+    if issubclass(error, (InvalidRequest, LimitExceeded, CurrencyMismatch))
 }
 _EXAMPLE_FAULTS = {
     "invalid-request": Fault("/quantity", "A quantity must be from 1 to 999."),

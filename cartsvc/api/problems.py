@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from flask import Response, request
+from msgspec import UNSET, structs
 
 from cartsvc import errors
 from cartsvc.api.responses import cart_view, etag_headers
+from cartsvc.carts.cart import MAX_SUBTOTAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -42,6 +44,7 @@ PROBLEM_BY_ERROR: dict[type[errors.CartsvcError], Problem] = {
     errors.LimitExceeded: Problem(409, "limit-exceeded", "A cart limit would be exceeded"),
     errors.CurrencyMismatch: Problem(409, "currency-mismatch", "Currency differs from the cart's"),
     errors.CartSealed: Problem(409, "cart-sealed", "The cart is being merged", (("Retry-After", "5"),)),
+    errors.CartMerged: Problem(409, "cart-merged", "The cart was merged"),
     errors.MergeAborted: Problem(409, "merge-aborted", "The merge was aborted"),
     errors.PreconditionFailed: Problem(412, "precondition-failed", "Precondition failed"),
     errors.IdempotencyKeyReused: Problem(
@@ -113,6 +116,12 @@ def _with_cart(problem: Problem, error: errors.PreconditionFailed) -> Response:
     return problem_response(problem, str(error), headers=headers, more={"cart": cart_view(user_id, error.cart)})
 
 
+def _readable(fault: errors.Fault) -> errors.Fault:
+    """Return the fault without a value that clients cannot read as a number."""
+    is_wide = isinstance(fault.value, int) and not -MAX_SUBTOTAL <= fault.value <= MAX_SUBTOTAL
+    return structs.replace(fault, value=UNSET) if is_wide else fault
+
+
 def problem_response(
     problem: Problem,
     detail: str,
@@ -128,7 +137,7 @@ def problem_response(
         "status": problem.status,
         "detail": detail,
     }
-    if listed := [fault._asdict() for fault in faults]:
+    if listed := [_readable(fault) for fault in faults]:
         body["errors"] = listed
     body |= more or {}
     return Response(msgspec.json.encode(body), problem.status, [*problem.headers, *headers], mimetype=MEDIA_TYPE)

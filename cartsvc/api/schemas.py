@@ -8,13 +8,14 @@ from marshmallow import RAISE, Schema, ValidationError, fields, post_load
 from marshmallow.validate import Length, OneOf
 from msgspec import structs
 
-from cartsvc.carts.cart import MAX_SUBTOTAL, STRATEGIES, ItemChange, NewItem
+from cartsvc.carts.cart import MAX_SUBTOTAL
+from cartsvc.carts.combine import STRATEGIES
 from cartsvc.carts.strings import CURRENCY, PRODUCT_ID, STORED_PRODUCT_ID, USER_ID
+from cartsvc.carts.validation import MAX_LINES, ItemChange, NewItem
+from cartsvc.errors import FAULT_CODES
 
 if TYPE_CHECKING:
-    from cartsvc.carts.cart import Strategy
-
-MAX_LINES = 100  # items in one POST .../items
+    from cartsvc.carts.combine import Strategy
 
 _TIME = "2026-01-02T03:04:05Z"
 ITEM_EXAMPLE = {
@@ -104,11 +105,26 @@ class CartSchema(_Strict):
     expires_at = _time(description="When the cart expires. Each change extends it.")
 
 
-class FaultSchema(_Strict):
-    """One fault of a request."""
+class FaultSchema(Schema):
+    """One fault of a request. Members that do not apply are absent."""
 
-    pointer = _string(description="A JSON Pointer (RFC 6901) into the request body.", examples=["/quantity"])
-    detail = _string()
+    pointer = _string(
+        description="A JSON Pointer (RFC 6901) into the request body; with `in`, `/` and the name of a parameter.",
+        examples=["/quantity"],
+    )
+    detail = _string(description="A sentence in English. It may change.")
+    code = _string(enum=list(FAULT_CODES), description="Decide by this code, and word messages after it.")
+    limit = fields.Integer(metadata={"description": "The limit that was exceeded.", "examples": [999]})
+    value = fields.Integer(metadata={"description": "The value that is wrong.", "examples": [1004]})
+    item_id = fields.String(metadata={"description": "The item at fault."})
+    currency = fields.String(metadata={"description": "The currency that was expected."})
+    location = fields.String(
+        data_key="in",
+        metadata={
+            "enum": ["path"],
+            "description": "`path`: the pointer names a parameter of the path, not of the body.",
+        },
+    )
 
 
 class HealthSchema(_Strict):

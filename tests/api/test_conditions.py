@@ -10,7 +10,7 @@ from msgspec import structs
 
 from cartsvc.carts.record import Seal
 from cartsvc.stores.memory import MemoryStore
-from tests.support.api_client import JSON, MALFORMED_TAGS, SUFFIXES, make_client, pointers, problem, state
+from tests.support.api_client import JSON, MALFORMED_TAGS, SUFFIXES, make_client, problem, state
 
 if TYPE_CHECKING:
     from werkzeug.test import TestResponse
@@ -410,10 +410,8 @@ def test_a_write_that_changes_nothing_is_remembered(cart: Client, name: str) -> 
     unchanged = tag_of(cart)
     assert write.send(cart, headers).headers["ETag"] == unchanged
     cart.put("/cart/alice", json={"items": [SKU | {"quantity": 77}]})
-    cart.put("/cart/guest-1", json={"items": [SKU]})
     again = write.send(cart, headers)
     assert (again.headers[REPLAYED], again.json["total_quantity"]) == ("true", 77)
-    assert cart.get("/cart/guest-1").json["total_quantity"] == 2
 
 
 @EACH
@@ -634,7 +632,7 @@ def test_the_order_of_refusals(clock: FakeClock) -> None:
     _seal(store, clock.now)
     for write in (*WRITES.values(), WRITES["patch"]._replace(rest="/items/none"), WRITES["patch"]._replace(body=wrong)):
         refused = write.send(client, old)
-        assert (problem(refused), pointers(refused)) == ((409, "cart-sealed"), [""])
+        assert (problem(refused), "errors" in refused.json) == ((409, "cart-sealed"), False)
         assert refused.headers["Retry-After"] == "5"
     assert problem(client.patch(path, json=body, headers=known)) == REUSED
     again = client.put("/cart/alice", json={"items": [PRICED]}, headers=known | old)

@@ -15,7 +15,7 @@ from tests.support.api_client import make_client, pointers, problem, state
 if TYPE_CHECKING:
     from werkzeug.test import TestResponse
 
-    from cartsvc.carts.cart import Strategy
+    from cartsvc.carts.combine import Strategy
     from tests.support.api_client import Client
     from tests.support.clock import FakeClock
 
@@ -95,7 +95,7 @@ def test_strategies(client: Client, strategy: str, expected: list[object]) -> No
     assert sorted(items(client, "alice"), key=repr) == sorted(expected, key=repr)
     assert (response.json["version"], response.json["currency"]) == (2, "EUR")
     assert state(client, "guest-1")[1]["version"] == 0
-    assert problem(client.delete("/cart/guest-1")) == (404, "cart-not-found")
+    assert problem(client.delete("/cart/guest-1")) == (409, "cart-merged")
 
 
 def test_what_was_there_stays_in_front(client: Client) -> None:
@@ -145,11 +145,13 @@ def test_from_an_empty_cart(client: Client, strategy: str) -> None:
 
 
 def test_a_guest_signs_in_and_out(client: Client) -> None:
-    """From POST /cart to the user's cart; the consumed guest's id can be used again, and be merged again."""
+    """From POST /cart to the user's cart; another tab that still has the guest's id adds nothing where none looks."""
     guest = client.post("/cart").json["user_id"]
-    for total in (2, 4):
+    for _ in range(2):
         client.post(f"/cart/{guest}", json=line("a", 2))
-        assert client.post(MERGE, json={"from_user_id": guest}).json["total_quantity"] == total
+        assert client.post(MERGE, json={"from_user_id": guest}).json["total_quantity"] == 2
+    assert problem(client.post(f"/cart/{guest}", json=line("a", 2))) == (409, "cart-merged")
+    assert client.get(f"/cart/{guest}").json["version"] == 0
 
 
 # ---- what the request alone breaks ----
@@ -285,15 +287,15 @@ def test_the_tag_of_the_source_is_no_condition(client: Client) -> None:
 
 
 def test_a_repeated_merge_is_done_once(client: Client) -> None:
-    """Also when the guest has put something new aside in between: that is not taken."""
-    headers = {"Idempotency-Key": "k"}
+    """Also when the source has put something new aside in between: that is not taken."""
+    headers, source = {"Idempotency-Key": "k"}, {"from_user_id": "bob"}
     put(client, "alice", line("a", 1))
-    put(client, "guest-1", line("a", 2))
-    assert client.post(MERGE, json=GUEST, headers=headers).json["total_quantity"] == 3
-    put(client, "guest-1", line("a", 5))
-    again = client.post(MERGE, json=GUEST, headers=headers)
+    put(client, "bob", line("a", 2))
+    assert client.post(MERGE, json=source, headers=headers).json["total_quantity"] == 3
+    put(client, "bob", line("a", 5))
+    again = client.post(MERGE, json=source, headers=headers)
     assert (again.status_code, again.headers[REPLAYED], again.json["total_quantity"]) == (200, "true", 3)
-    assert client.get("/cart/guest-1").json["total_quantity"] == 5
+    assert client.get("/cart/bob").json["total_quantity"] == 5
 
 
 def test_a_repetition_without_a_key_adds_nothing(client: Client) -> None:
@@ -325,7 +327,6 @@ def test_another_merge_with_the_same_key(client: Client, other: dict[str, Any]) 
     for user_id in ("guest-1", "guest-2"):
         put(client, user_id, line("a", 2))
     client.post(MERGE, json=GUEST, headers=headers)
-    put(client, "guest-1", line("a", 2))
     before = both(client), state(client, "guest-2")
     assert problem(client.post(MERGE, json=other, headers=headers)) == (422, "idempotency-key-reused")
     assert (both(client), state(client, "guest-2")) == before
@@ -344,9 +345,9 @@ def test_a_consumed_cart_still_knows_its_keys(client: Client) -> None:
 def test_the_key_of_a_merge_is_the_targets(client: Client) -> None:
     """The source has not heard of it."""
     headers = {"Idempotency-Key": "k"}
-    put(client, "guest-1", line("a", 2))
-    client.post(MERGE, json=GUEST, headers=headers)
-    response = client.post("/cart/guest-1", json=line("a", 1), headers=headers)
+    put(client, "bob", line("a", 2))
+    client.post(MERGE, json={"from_user_id": "bob"}, headers=headers)
+    response = client.post("/cart/bob", json=line("a", 1), headers=headers)
     assert (response.status_code, REPLAYED in response.headers) == (200, False)
 
 

@@ -440,7 +440,7 @@ def _refusal(slug: str, code: int = 409, headers: dict[str, str] | None = None, 
 
 
 ABSENT = CART | {"version": 0}
-FAULTS = [{"pointer": "/quantity", "detail": "X."}]
+FAULTS = [{"pointer": "/quantity", "detail": "X.", "code": "max_quantity", "limit": 9, "value": 10}]
 REPLAYED = HEADERS | {"Idempotency-Replayed": "true"}
 KEYED = {"Idempotency-Key": "k"}
 
@@ -452,7 +452,7 @@ def test_the_checker_lets_right_writes_pass(client: Client) -> None:
         (_json(CART, headers=REPLAYED), KEYED),
         (_json(ABSENT, headers=_without("ETag")), {}),
         (_refusal("limit-exceeded", errors=FAULTS), {}),
-        (_refusal("cart-sealed", headers={"Retry-After": "5"}, errors=FAULTS), {}),
+        (_refusal("cart-sealed", headers={"Retry-After": "5"}), {}),
         (_refusal("precondition-failed", 412, HEADERS, cart=CART), {}),
         (_refusal("precondition-failed", 412, _without("ETag"), cart=ABSENT), {}),
     ):
@@ -467,7 +467,7 @@ def test_the_checker_lets_right_writes_pass(client: Client) -> None:
         (_json(CART, headers=HEADERS | {"Idempotency-Replayed": "yes"}), KEYED),
         (_json(CART, 201, REPLAYED), KEYED),
         (_json(ABSENT), {}),
-        (_refusal("cart-sealed", errors=FAULTS), {}),
+        (_refusal("cart-sealed"), {}),
         (_refusal("limit-exceeded"), {}),
         (_refusal("limit-exceeded", headers=REPLAYED, errors=FAULTS), KEYED),
         (_refusal("limit-exceeded", cart=CART, errors=FAULTS), {}),
@@ -579,7 +579,5 @@ def test_each_kind_of_problem_has_a_schema() -> None:
         "InvalidRequestProblem",
         "LimitExceededProblem",
         "CurrencyMismatchProblem",
-        "CartSealedProblem",
-        "MergeAbortedProblem",
     }
     assert [name for name, schema in found.items() if "cart" in schema["required"]] == ["PreconditionFailedProblem"]

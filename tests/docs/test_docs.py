@@ -17,7 +17,7 @@ import pytest
 from cartsvc import create_app
 from cartsvc.api.problems import PROBLEM_BY_ERROR, PROBLEM_BY_STATUS
 from cartsvc.api.schemas import CART_SCHEMA, ITEM_SCHEMA
-from cartsvc.carts.cart import STRATEGIES
+from cartsvc.carts.combine import STRATEGIES
 from cartsvc.errors import SettingsError
 from cartsvc.settings import Settings
 from cartsvc.stores import open_store, urls

@@ -6,20 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cartsvc.carts.cart import (
-    Cart,
-    Item,
-    ItemChange,
-    Limits,
-    NewItem,
-    NewItems,
-    Revision,
-    add,
-    check_change,
-    set_item,
-    subtotal,
-    validate_new_items,
-)
+from cartsvc.carts.cart import Cart, Item, Limits, Revision, add, subtotal
+from cartsvc.carts.update import update_items
+from cartsvc.carts.validation import ItemChange, NewItem, NewItems, validate_changes, validate_new_items
 
 if TYPE_CHECKING:
     import pytest
@@ -46,8 +35,8 @@ def added(cart: Cart | None, *lines: NewItem, limits: Limits = LIMITS) -> Cart:
 
 def changed(cart: Cart, wanted: str, change: ItemChange, *, limits: Limits = LIMITS) -> Cart:
     """Return the cart after a PATCH, at LATER."""
-    check_change(change, limits=limits)
-    return set_item(cart, wanted, change, limits=limits, revision=LATER)
+    changes = validate_changes([msgspec.structs.replace(change, item_id=wanted)], limits=limits)
+    return update_items(cart, changes, limits=limits, revision=LATER)
 
 
 def priced(product_id: str, quantity: int, price: int, currency: str = "EUR", **more: Any) -> NewItem:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from cartsvc.carts.cart import MAX_VERSION, Limits, NewItem
+from cartsvc.carts.cart import MAX_VERSION, Limits
 from cartsvc.carts.conditions import WriteConditions
 from cartsvc.carts.merge import Merger
 from cartsvc.carts.record import (
@@ -27,6 +27,7 @@ from cartsvc.carts.record import (
 )
 from cartsvc.carts.record_check import CLOCK_TOLERANCE_MS
 from cartsvc.carts.service import CartService
+from cartsvc.carts.validation import NewItem
 from cartsvc.cli.backup import read_line, write_line
 from cartsvc.errors import CartsvcError, InvalidRequest
 from cartsvc.stores.memory import MemoryStore
@@ -38,7 +39,7 @@ from tests.support.importable import Stored, stored
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cartsvc.carts.cart import Strategy
+    from cartsvc.carts.combine import Strategy
     from cartsvc.carts.store import CartStore
 
 DAY = 86_400_000
