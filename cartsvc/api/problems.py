@@ -68,7 +68,7 @@ PROBLEM_BY_STATUS: dict[int, Problem] = {
     429: Problem(429, "too-many-requests", "Too many requests", (("Retry-After", "1"),)),
     500: Problem(500, "internal-error", "Internal server error"),
 }
-_DETAILS = {
+DETAILS = {
     404: "This path does not exist. /openapi.json lists all paths.",
     405: "The Allow header lists the methods of this path.",
     408: "The body arrived too slowly or not at all. Nothing was changed.",
@@ -85,9 +85,9 @@ def from_error(error: errors.CartsvcError) -> Response:
     if isinstance(error, errors.Unauthorized | errors.Forbidden):
         return _with_challenge(problem, error)
     faults = getattr(error, "faults", ())[:_MAX_FAULTS]
-    if not faults:
-        return problem_response(problem, str(error))
-    return problem_response(problem, "; ".join(dict.fromkeys(fault.detail for fault in faults)), faults=faults)
+    if not faults or isinstance(error, errors.ItemNotFound):
+        return problem_response(problem, str(error), faults=faults)
+    return problem_response(problem, " ".join(dict.fromkeys(fault.detail for fault in faults)), faults=faults)
 
 
 def from_http_exception(error: HTTPException) -> Response:
@@ -97,7 +97,7 @@ def from_http_exception(error: HTTPException) -> Response:
     status = error.code or 500
     problem = PROBLEM_BY_STATUS.get(status) or Problem(status, error.name.lower().replace(" ", "-"), error.name)
     headers = [(name, value) for name, value in error.get_headers() if name in _PASSED_HEADERS]
-    return problem_response(problem, _DETAILS.get(status) or str(error.description), headers=headers)
+    return problem_response(problem, DETAILS.get(status) or str(error.description), headers=headers)
 
 
 def _with_challenge(problem: Problem, error: errors.Unauthorized | errors.Forbidden) -> Response:

@@ -2,32 +2,55 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from marshmallow import RAISE, Schema, ValidationError, fields, post_load
-from marshmallow.validate import Length, OneOf
+from marshmallow.validate import OneOf
 from msgspec import structs
 
 from cartsvc.carts.cart import MAX_SUBTOTAL
-from cartsvc.carts.combine import STRATEGIES
+from cartsvc.carts.combine import ON_LIMITS, STRATEGIES
 from cartsvc.carts.strings import CURRENCY, PRODUCT_ID, STORED_PRODUCT_ID, USER_ID
-from cartsvc.carts.validation import MAX_LINES, ItemChange, NewItem
+from cartsvc.carts.validation import (
+    MAX_LINES,
+    ItemChange,
+    NewItem,
+    change_faults,
+    metadata_faults,
+    new_item_faults,
+    user_id_faults,
+)
 from cartsvc.errors import FAULT_CODES
 
 if TYPE_CHECKING:
-    from cartsvc.carts.combine import Strategy
+    from collections.abc import Callable
 
-_TIME = "2026-01-02T03:04:05Z"
+    from cartsvc.carts.cart import Limits
+    from cartsvc.carts.combine import OnLimit, Strategy
+    from cartsvc.errors import Fault
+
+UNKNOWN_CHOICE = "Not a documented choice."  # the message of a fault
+
+_TIME = "2026-01-02T03:04:05.678Z"
 ITEM_EXAMPLE = {
     "item_id": "sku-1",
     "product_id": "sku-1",
     "options": {},
     "quantity": 2,
     "unit_price": 1999,
+    "currency": "EUR",
     "line_total": 3998,
+    "metadata": {"title": "Mug"},
     "added_at": _TIME,
 }
-ITEM_INPUT_EXAMPLE = {"product_id": "sku-1", "quantity": 2, "unit_price": 1999, "currency": "EUR"}
+ITEM_INPUT_EXAMPLE = {
+    "product_id": "sku-1",
+    "quantity": 2,
+    "unit_price": 1999,
+    "currency": "EUR",
+    "metadata": {"title": "Mug"},
+}
 CART_EXAMPLE = {
     "user_id": "alice",
     "version": 1,
@@ -36,15 +59,12 @@ CART_EXAMPLE = {
     "total_quantity": 2,
     "currency": "EUR",
     "subtotal": 3998,
+    "metadata": {},
     "created_at": _TIME,
     "updated_at": _TIME,
-    "expires_at": "2026-02-01T03:04:05Z",
+    "expires_at": "2026-02-01T03:04:05.678Z",
 }
-
-
-class _Strict(Schema):
-    class Meta:
-        unknown = RAISE
+MERGED_CART_EXAMPLE = CART_EXAMPLE | {"adjustments": []}
 
 
 def _string(**metadata: Any) -> fields.String:  # noqa: ANN401 - JSON Schema keywords
@@ -53,42 +73,48 @@ def _string(**metadata: Any) -> fields.String:  # noqa: ANN401 - JSON Schema key
 
 def _integer(*, required: bool = True, allow_none: bool = False, **metadata: Any) -> fields.Integer:  # noqa: ANN401 - JSON Schema keywords
     """Return a field for JSON integers, which rejects "3", 3.0 and true."""
-    return fields.Integer(strict=True, required=required, allow_none=allow_none, metadata=metadata)
+    return fields.Integer(
+        strict=True, required=required, allow_none=allow_none, metadata={"format": "int64", **metadata}
+    )
 
 
 def _time(**metadata: Any) -> fields.DateTime:  # noqa: ANN401 - JSON Schema keywords
     return fields.DateTime(required=True, allow_none=True, metadata=metadata)
 
 
-def _read_only() -> fields.Raw:
-    return fields.Raw(dump_only=True, metadata={"description": "Accepted and ignored."})
+def _members(description: str) -> fields.Dict:
+    """Return a field of a response for an object of strings."""
+    return fields.Dict(
+        keys=fields.String(), values=fields.String(), required=True, metadata={"description": description}
+    )
 
 
-# ---- responses ----
+def _currency(**metadata: Any) -> fields.String:  # noqa: ANN401 - JSON Schema keywords
+    return fields.String(required=True, allow_none=True, metadata={**CURRENCY.json_schema(), **metadata})
 
 
-class ItemSchema(_Strict):
+# ---- responses: clients must accept members that are added later ----
+
+
+class ItemSchema(Schema):
     """One line of a cart."""
 
     item_id = _string(description="Identifies the item in URLs. Opaque: do not parse it.", examples=["sku-1"])
     product_id = _string(**STORED_PRODUCT_ID.json_schema(), description="In Unicode NFC.")
-    options = fields.Dict(
-        keys=fields.String(),
-        values=fields.String(),
-        required=True,
-        metadata={"description": "Names and values in Unicode NFC."},
-    )
+    options = _members("Names and values in Unicode NFC.")
     quantity = _integer(minimum=1)
     unit_price = _integer(
         allow_none=True,
         minimum=0,
         description="Minor units. Not verified: for display only.",
     )
+    currency = _currency(description="That of the cart; null without a price.")
     line_total = _integer(allow_none=True, minimum=0, description="`quantity` times `unit_price`, or null.")
+    metadata = _members("What the client has stored with the item.")
     added_at = fields.DateTime(required=True)
 
 
-class CartSchema(_Strict):
+class CartSchema(Schema):
     """One user's cart. An absent cart has version 0, no items and null times."""
 
     user_id = _string()
@@ -96,13 +122,34 @@ class CartSchema(_Strict):
     items = fields.List(fields.Nested(ItemSchema), required=True)
     item_count = _integer(minimum=0)
     total_quantity = _integer(minimum=0)
-    currency = fields.String(required=True, allow_none=True, metadata=dict(CURRENCY.json_schema()))
+    currency = _currency()
     subtotal = _integer(
         allow_none=True, minimum=0, maximum=MAX_SUBTOTAL, description="Minor units; null unless every item has a price."
     )
-    created_at = _time()
+    metadata = _members("What the client has stored with the cart.")
+    created_at = _time(description="Of two responses, the one with the later time is newer, then the higher version.")
     updated_at = _time()
     expires_at = _time(description="When the cart expires. Each change extends it.")
+
+
+class AdjustmentSchema(Schema):
+    """What a merge has cut of one item to stay within the limits."""
+
+    item_id = _string()
+    code = _string(
+        enum=["currency_mismatch", "max_quantity", "max_items", "max_subtotal", "max_cart_bytes"],
+        description="The limit. With `currency_mismatch`, the item has lost its price.",
+    )
+    requested = _integer(minimum=1, description="The quantity that the item would have.")
+    applied = _integer(minimum=0, description="The quantity in the cart; 0 if the item was left out.")
+
+
+class MergedCartSchema(CartSchema):
+    """A cart after a merge, and what the merge has cut."""
+
+    adjustments = fields.List(
+        fields.Nested(AdjustmentSchema), required=True, metadata={"description": "Empty in a replay."}
+    )
 
 
 class FaultSchema(Schema):
@@ -114,20 +161,24 @@ class FaultSchema(Schema):
     )
     detail = _string(description="A sentence in English. It may change.")
     code = _string(enum=list(FAULT_CODES), description="Decide by this code, and word messages after it.")
-    limit = fields.Integer(metadata={"description": "The limit that was exceeded.", "examples": [999]})
-    value = fields.Integer(metadata={"description": "The value that is wrong.", "examples": [1004]})
+    limit = _integer(required=False, description="The limit that was exceeded.", examples=[999])
+    value = _integer(required=False, description="The value that is wrong.", examples=[1004])
     item_id = fields.String(metadata={"description": "The item at fault."})
     currency = fields.String(metadata={"description": "The currency that was expected."})
     location = fields.String(
         data_key="in",
-        metadata={
-            "enum": ["path"],
-            "description": "`path`: the pointer names a parameter of the path, not of the body.",
-        },
+        metadata={"enum": ["path"], "description": "`path`: the pointer names a parameter of the path."},
     )
 
 
-class HealthSchema(_Strict):
+class GuestSchema(Schema):
+    """A shopper without an account."""
+
+    user_id = _string(description="Unguessable. Anyone who knows it can use the cart.")
+    token = fields.String(required=True, allow_none=True, metadata={"description": "Null without authentication."})
+
+
+class HealthSchema(Schema):
     """The state of the process."""
 
     status = _string(enum=["ok"])
@@ -147,8 +198,14 @@ class ReadinessSchema(HealthSchema):
 class _StringMap(fields.Dict):
     """A mapping of names to texts, whose faults have the pointer of the name; marshmallow's Dict adds a step."""
 
-    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - marshmallow's own
-        super().__init__(keys=fields.String(), values=fields.String(), **kwargs)
+    def __init__(self, description: str, *, required: bool = False) -> None:
+        super().__init__(
+            keys=fields.String(),
+            values=fields.String(),
+            required=required,
+            allow_none=not required,
+            metadata={"description": description},
+        )
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - marshmallow's own
         try:
@@ -160,33 +217,57 @@ class _StringMap(fields.Dict):
             raise ValidationError(by_name) from error
 
 
-class _Request(_Strict):
-    """A body that may be an edited response. Its read-only members are accepted and ignored, whatever their values."""
+_LINES = {"minItems": 1, "maxItems": MAX_LINES}
+_METADATA = "Replaces the earlier metadata; null keeps it. Not part of what the item is."
 
-    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - marshmallow's own
-        super().__init__(**kwargs)
-        self._ignored = self.dump_fields.keys() - self.load_fields.keys()
+
+class _Strict(Schema):
+    class Meta:
+        unknown = RAISE
+
+
+class Request(_Strict):
+    """A body that may be an edited response. Members that only responses have are ignored, whatever their values."""
+
+    ignored: ClassVar[frozenset[str]] = frozenset()
 
     def load(self, data: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - marshmallow's own
-        if isinstance(data, dict) and not self._ignored.isdisjoint(data):
-            data = {name: value for name, value in data.items() if name not in self._ignored}
+        """Return what the schema makes of the body. Raises ValidationError."""
+        if isinstance(data, dict) and not self.ignored.isdisjoint(data):
+            data = {name: value for name, value in data.items() if name not in self.ignored}
         return super().load(data, **kwargs)
 
+    def readable(self, data: object) -> dict[str, Any]:
+        """Return the members that have the right types, as :meth:`load` reads them."""
+        found: dict[str, Any] = {}
+        for name, value in data.items() if isinstance(data, dict) else ():
+            field = self.load_fields.get(name)
+            if isinstance(field, _StringMap) and isinstance(value, dict):
+                found[name] = {each: text for each, text in value.items() if isinstance(text, str)}
+            elif field is not None:
+                with suppress(ValidationError):
+                    found[name] = field.deserialize(value)
+        return found
 
-class PriceSchema(_Request):
-    """The members that ItemInput and ItemUpdate share."""
+    def value_faults(self, data: object, limits: Limits) -> list[Fault]:
+        """Return the faults of the values in a body of which some members have wrong types."""
+        raise NotImplementedError
+
+
+class _PriceSchema(Request):
+    """The members that items and changes of items share."""
+
+    ignored = frozenset({"item_id", "line_total", "added_at"})
 
     unit_price = _integer(required=False, allow_none=True, minimum=0, description="Minor units. Requires `currency`.")
     currency = fields.String(
         allow_none=True, metadata={**CURRENCY.json_schema(), "description": "ISO 4217.", "examples": ["EUR"]}
     )
-    item_id = _read_only()
-    line_total = _read_only()
-    added_at = _read_only()
+    metadata = _StringMap(_METADATA)
 
 
-class ItemInputSchema(PriceSchema):
-    """An item to add to a cart."""
+class ItemInputSchema(_PriceSchema):
+    """An item to add to a cart. An item of a response can be sent back."""
 
     product_id = _string(
         **PRODUCT_ID.json_schema(),
@@ -195,11 +276,8 @@ class ItemInputSchema(PriceSchema):
     )
     quantity = _integer(minimum=1, examples=[2])
     options = _StringMap(
-        allow_none=True,
-        metadata={
-            "description": "Size, colour and so on. The same product with different options is a different item. "
-            "Names and values are compared and stored in Unicode NFC; each name is unique."
-        },
+        "Size, colour and so on. The same product with different options is a different item. "
+        "Names and values are compared and stored in Unicode NFC; each name is unique."
     )
 
     @post_load
@@ -210,54 +288,118 @@ class ItemInputSchema(PriceSchema):
             options=data.get("options") or {},
             unit_price=data.get("unit_price"),
             currency=data.get("currency"),
+            metadata=data.get("metadata"),
         )
 
+    def new_item(self, data: object, pointer: str = "") -> NewItem:
+        """Return what can be read of an item; what cannot be read has values without a fault."""
+        made: NewItem = self._new_item({"product_id": "?", "quantity": 1, **self.readable(data)})
+        return structs.replace(made, pointer=pointer)
 
-class ItemUpdateSchema(PriceSchema):
-    """A new quantity, or a new price with its currency, or both. A null member leaves the value unchanged."""
+    def value_faults(self, data: object, limits: Limits) -> list[Fault]:
+        """Return the faults of the values that can be read."""
+        return new_item_faults([self.new_item(data)], limits=limits)
+
+
+class ItemUpdateSchema(_PriceSchema):
+    """New values of an item. A null member leaves the value unchanged. An item of a response can be sent back."""
 
     quantity = _integer(required=False, allow_none=True, minimum=0, description="0 removes the item.", examples=[3])
+    product_id = fields.String(allow_none=True, metadata={"description": "The item's own: it cannot be changed."})
+    options = _StringMap(
+        "Other options turn the item into that variant, in its place. If the cart has that variant, the two are added "
+        "up."
+    )
 
     @post_load
     def _change(self, data: dict[str, Any], **_: object) -> ItemChange:
-        return ItemChange(
-            quantity=data.get("quantity"), unit_price=data.get("unit_price"), currency=data.get("currency")
-        )
+        return ItemChange(**data)
+
+    def change(self, data: object, pointer: str = "") -> ItemChange:
+        """Return what can be read of a change."""
+        made: ItemChange = self._change(self.readable(data))
+        return structs.replace(made, pointer=pointer)
+
+    def value_faults(self, data: object, limits: Limits) -> list[Fault]:
+        """Return the faults of the values that can be read."""
+        return change_faults([self.change(data)], limits=limits)
 
 
-class ItemsInputSchema(_Strict):
-    """Items to add to a cart, all or none."""
+class ItemsUpdateItemSchema(ItemUpdateSchema):
+    """New values of the item with this `item_id`. A null member leaves the value unchanged."""
 
-    items = fields.List(fields.Nested(ItemInputSchema), required=True, validate=Length(1, MAX_LINES))
+    ignored = _PriceSchema.ignored - {"item_id"}
+
+    item_id = _string(description="The `item_id` of an item in the cart.", examples=["sku-1"])
+
+
+class ItemsUpdateSchema(Request):
+    """Changes of items, all or none."""
+
+    items = fields.List(fields.Nested(ItemsUpdateItemSchema), required=True, metadata=_LINES)
 
     @post_load
-    def _new_items(self, data: dict[str, Any], **_: object) -> list[NewItem]:
+    def _changes(self, data: dict[str, Any], **_: object) -> list[ItemChange]:
         return _with_pointers(data["items"])
 
+    def value_faults(self, data: object, limits: Limits) -> list[Fault]:
+        """Return the faults of the values that can be read."""
+        return change_faults(_read_lines(data, _ITEMS_UPDATE_ITEM.change), limits=limits)
 
-class CartInputSchema(_Request):
-    """The complete new contents of a cart. The response to a GET can be sent back."""
 
-    items = fields.List(fields.Nested(ItemInputSchema), required=True)
+class ItemsInputSchema(Request):
+    """Items to add to a cart, all or none."""
+
+    max_lines: ClassVar[int | None] = MAX_LINES
+
+    items = fields.List(fields.Nested(ItemInputSchema), required=True, metadata=_LINES)
     currency = fields.String(
         allow_none=True,
         metadata={**CURRENCY.json_schema(), "description": "The currency of items that specify none."},
     )
-    user_id = _read_only()
-    version = _read_only()
-    item_count = _read_only()
-    total_quantity = _read_only()
-    subtotal = _read_only()
-    created_at = _read_only()
-    updated_at = _read_only()
-    expires_at = _read_only()
 
     @post_load
     def _contents(self, data: dict[str, Any], **_: object) -> CartContents:
-        return CartContents(_with_pointers(data["items"]), data.get("currency"))
+        return CartContents(_with_pointers(data["items"]), data.get("currency"), data.get("metadata"))
+
+    def value_faults(self, data: object, limits: Limits) -> list[Fault]:
+        """Return the faults of the values that can be read."""
+        members, lines = self.readable(data), _read_lines(data, ITEM_INPUT_SCHEMA.new_item)
+        found = new_item_faults(lines, limits=limits, currency=members.get("currency"), max_lines=self.max_lines)
+        return [*found, *metadata_faults(members.get("metadata") or {}, "", limits)]
 
 
-class MergeInputSchema(_Strict):
+class CartInputSchema(ItemsInputSchema):
+    """The complete new contents of a cart. A cart of a response can be sent back."""
+
+    ignored = frozenset(
+        {
+            *("user_id", "version", "item_count", "total_quantity", "subtotal", "adjustments"),
+            *("created_at", "updated_at", "expires_at"),
+        }
+    )
+    max_lines = None
+
+    items = fields.List(fields.Nested(ItemInputSchema), required=True)
+    metadata = _StringMap("Replaces the earlier metadata of the cart; null keeps it.")
+
+
+class CartUpdateSchema(Request):
+    """New metadata of a cart."""
+
+    metadata = _StringMap("Replaces the earlier metadata of the cart.", required=True)
+
+    @post_load
+    def _metadata(self, data: dict[str, Any], **_: object) -> dict[str, str]:
+        metadata: dict[str, str] = data["metadata"]
+        return metadata
+
+    def value_faults(self, data: object, limits: Limits) -> list[Fault]:
+        """Return the faults of the values that can be read."""
+        return list(metadata_faults(self.readable(data).get("metadata") or {}, "", limits))
+
+
+class MergeInputSchema(Request):
     """The cart to merge into this cart, and the strategy for items that are in both."""
 
     from_user_id = _string(
@@ -267,11 +409,18 @@ class MergeInputSchema(_Strict):
     )
     strategy = fields.String(
         allow_none=True,
-        validate=OneOf(STRATEGIES),
+        validate=OneOf(STRATEGIES, error=UNKNOWN_CHOICE),
         metadata={
-            "default": "sum",
-            "description": "For items in both carts, `sum` adds the quantities, `max` takes the larger quantity, and "
-            "`keep` leaves the target's item unchanged. `replace` discards the target's items.",
+            "description": "For items in both carts, `sum` (when left out) adds the quantities, `max` takes the larger "
+            "quantity, and `keep` leaves the target's item unchanged. `replace` discards the target's items.",
+        },
+    )
+    on_limit = fields.String(
+        allow_none=True,
+        validate=OneOf(ON_LIMITS, error=UNKNOWN_CHOICE),
+        metadata={
+            "description": "If not all fits within the limits, `refuse` (when left out) rejects the merge. `clamp` "
+            "cuts quantities to the limit, leaves out what does not fit, and lists it in `adjustments`.",
         },
     )
     from_token = fields.String(
@@ -280,14 +429,17 @@ class MergeInputSchema(_Strict):
 
     @post_load
     def _merge(self, data: dict[str, Any], **_: object) -> Merge:
-        return Merge(data["from_user_id"], data.get("strategy") or "sum", data.get("from_token"))
+        return Merge(
+            data["from_user_id"],
+            data.get("strategy") or "sum",
+            data.get("on_limit") or "refuse",
+            data.get("from_token"),
+        )
 
-
-class GuestSchema(_Strict):
-    """A shopper without an account."""
-
-    user_id = _string(description="Unguessable. Anyone who knows it can use the cart.")
-    token = fields.String(required=True, allow_none=True, metadata={"description": "Null without authentication."})
+    def value_faults(self, data: object, limits: Limits) -> list[Fault]:  # noqa: ARG002 - as of all requests
+        """Return the faults of the values that can be read."""
+        source = self.readable(data).get("from_user_id")
+        return [] if source is None else user_id_faults(source, "/from_user_id")
 
 
 class Merge(NamedTuple):
@@ -295,31 +447,42 @@ class Merge(NamedTuple):
 
     from_user_id: str
     strategy: Strategy
+    on_limit: OnLimit
     from_token: str | None
 
 
 class CartContents(NamedTuple):
-    """The body of a PUT."""
+    """The body of a PUT, and of a POST of several items."""
 
     new_items: list[NewItem]
     currency: str | None
+    metadata: dict[str, str] | None
 
 
-def _with_pointers(new_items: list[NewItem]) -> list[NewItem]:
-    return [structs.replace(new_item, pointer=f"/items/{index}") for index, new_item in enumerate(new_items)]
+def _read_lines(data: object, read: Callable[[object, str], Any]) -> list[Any]:
+    """Return what can be read of each item of a body."""
+    lines = data.get("items") if isinstance(data, dict) else None
+    return [read(line, f"/items/{index}") for index, line in enumerate(lines if isinstance(lines, list) else ())]
 
 
-ITEM_SCHEMA, CART_SCHEMA, GUEST_SCHEMA, HEALTH_SCHEMA, READINESS = (
+def _with_pointers(lines: list[Any]) -> list[Any]:
+    return [structs.replace(line, pointer=f"/items/{index}") for index, line in enumerate(lines)]
+
+
+_ITEMS_UPDATE_ITEM = ItemsUpdateItemSchema()
+ITEM_SCHEMA, CART_SCHEMA, MERGED_CART_SCHEMA, GUEST_SCHEMA, HEALTH_SCHEMA, READINESS = (
     ItemSchema(),
     CartSchema(),
+    MergedCartSchema(),
     GuestSchema(),
     HealthSchema(),
     ReadinessSchema(),
 )
-MERGE_INPUT_SCHEMA = MergeInputSchema()
-ITEM_INPUT_SCHEMA, ITEMS_INPUT_SCHEMA, CART_INPUT_SCHEMA, ITEM_UPDATE_SCHEMA = (
+MERGE_INPUT_SCHEMA, CART_UPDATE_SCHEMA = MergeInputSchema(), CartUpdateSchema()
+ITEM_INPUT_SCHEMA, ITEMS_INPUT_SCHEMA, CART_INPUT_SCHEMA, ITEM_UPDATE_SCHEMA, ITEMS_UPDATE_SCHEMA = (
     ItemInputSchema(),
     ItemsInputSchema(),
     CartInputSchema(),
     ItemUpdateSchema(),
+    ItemsUpdateSchema(),
 )

@@ -108,9 +108,16 @@ def metadata_rules(limits: Limits) -> tuple[StringRule, StringRule]:
 
 def check_user_id(user_id: str, *, pointer: str = "/user_id", location: Literal["path"] | UnsetType = UNSET) -> None:
     """Raise InvalidRequest unless this is a valid user_id."""
-    if not USER_ID.allows(user_id):
-        detail = "A user_id has 1 to 255 of the characters A-Z a-z 0-9 . _ ~ @ : + | - and is neither '.' nor '..'."
-        raise InvalidRequest([Fault(pointer, detail, location=location)])
+    if faults := user_id_faults(user_id, pointer, location=location):
+        raise InvalidRequest(faults)
+
+
+def user_id_faults(user_id: str, pointer: str, *, location: Literal["path"] | UnsetType = UNSET) -> list[Fault]:
+    """Return the fault of a text that is no user_id."""
+    if USER_ID.allows(user_id):
+        return []
+    detail = "A user_id has 1 to 255 of the characters A-Z a-z 0-9 . _ ~ @ : + | - and is neither '.' nor '..'."
+    return [Fault(pointer, detail, location=location)]
 
 
 # ---- whole requests ----

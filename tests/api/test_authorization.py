@@ -67,6 +67,8 @@ CALLS = {
     ("POST", "/cart/<user_id>"): Call(200, SKU),
     ("PUT", "/cart/<user_id>"): Call(200, {"items": [SKU]}),
     ("DELETE", "/cart/<user_id>"): Call(204),
+    ("PATCH", "/cart/<user_id>"): Call(200, {"metadata": {"note": "x"}}),
+    ("PATCH", "/cart/<user_id>/items"): Call(200, {"items": [{"item_id": "sku-1", "quantity": 2}]}),
     ("POST", "/cart/<user_id>/items"): Call(200, {"items": [SKU]}),
     ("GET", "/cart/<user_id>/items/<item_id>"): Call(200),
     ("PATCH", "/cart/<user_id>/items/<item_id>"): Call(200, {"quantity": 2}),
