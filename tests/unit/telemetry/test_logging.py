@@ -217,6 +217,7 @@ FAULTS: dict[str, tuple[Callable[[Valkey, Redis], object], Callable[[Valkey, Red
 }
 
 
+@pytest.mark.server
 @pytest.mark.parametrize(("hurt", "heal", "words"), FAULTS.values(), ids=FAULTS)
 def test_a_failure_of_valkey_is_two_lines(
     clock: FakeClock,
@@ -305,6 +306,7 @@ def test_a_full_disk_is_two_lines(
     plain.close()
 
 
+@pytest.mark.server
 def test_what_a_server_repeats_of_a_command_is_left_out(seconds: FakeSeconds, lines: Callable[[], list[str]]) -> None:
     """A server that does not know a command returns its arguments: a key, or a password."""
     with valkey("--rename-command", "EVALSHA", "") as server, _opened(server.url) as plain:
@@ -491,6 +493,7 @@ def test_a_user_id_in_the_drivers_words_is_left_out(
     ]
 
 
+@pytest.mark.server
 def test_the_calls_of_one_request_share_its_time(seconds: FakeSeconds) -> None:
     """The wrapper hands this on as well."""
     with valkey() as server, _opened(server.url) as plain:
@@ -502,6 +505,7 @@ def test_the_calls_of_one_request_share_its_time(seconds: FakeSeconds) -> None:
 # ---- in the service ----
 
 
+@pytest.mark.server
 def test_the_log_of_the_service_has_it() -> None:
     """One line a worker, whatever asks: a read, a write or readiness; it has no user id and no password."""
     with valkey() as there, there.client() as admin:
