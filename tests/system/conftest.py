@@ -35,7 +35,7 @@ def soak_round(request: pytest.FixtureRequest) -> int:
 @pytest.fixture(scope="module", params=[{}, {"CARTSVC_THREADS": "4"}], ids=["gevent", "threads"])
 def attacked_server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """Return one server for a module, of each worker class, so that it must survive every request."""
-    with serve(CARTSVC_CORS_ORIGINS="https://shop.example", **request.param) as server:
+    with serve(CARTSVC_CORS_ORIGINS="https://shop.example", WEB_CONCURRENCY="1", **request.param) as server:
         yield server
 
 

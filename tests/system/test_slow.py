@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 MANY = 1500  # connections at a time; more than the usual limit of open files
 # Seconds for a head, a body and an answer: enough to connect them all. A body of this size has two more.
-PATIENCE = {"CARTSVC_KEEP_ALIVE": "3", "CARTSVC_MAX_BODY": "65536"}
-SHORT = {"CARTSVC_KEEP_ALIVE": "1"}
+# One worker, which has to bear all that is sent.
+PATIENCE = {"CARTSVC_KEEP_ALIVE": "3", "CARTSVC_MAX_BODY": "65536", "WEB_CONCURRENCY": "1"}
+SHORT = {"CARTSVC_KEEP_ALIVE": "1", "WEB_CONCURRENCY": "1"}
 MIB = 2**20
 MOST_MEMORY = 96 * MIB  # that 1,500 clients may take: 64 KiB each
 REST = b'{"product_id": "sku-1", "quantity": 2}'

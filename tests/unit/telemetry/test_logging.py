@@ -20,11 +20,11 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from cartsvc.errors import OutcomeUnknown, RecordUnreadable, StoreError, StoreFull
 from cartsvc.stores.lmdb import LmdbStore
-from cartsvc.stores.memory import MemoryStore
 from cartsvc.stores.urls import LmdbConfig, ValkeyConfig, parse_store_url
 from cartsvc.stores.valkey import ValkeyStore
 from cartsvc.telemetry.logging import LoggedStore
 from tests.support.clock import FakeClock
+from tests.support.memory_store import MemoryStore
 from tests.support.servers import serve
 from tests.support.services import FakeSeconds
 from tests.support.store_contract import StoreContract, a_record, put, putting, remove
@@ -124,7 +124,7 @@ class TestContract(StoreContract):
     PART = 4
 
     @pytest.fixture(params=["well", "in an outage"])
-    def store(self, clock: FakeClock, request: pytest.FixtureRequest) -> Iterator[LoggedStore]:
+    def store(self, clock: FakeClock, request: pytest.FixtureRequest) -> LoggedStore:
         """The store under test."""
         inner = Flaky(clock)
         store = LoggedStore(inner, monotonic=lambda: 0.0)
@@ -132,9 +132,7 @@ class TestContract(StoreContract):
             inner.fail(StoreError(), ConnectionError(), on="ping")
             attempt(store.ping)
             inner.recover()
-        type(store).shared = inner.shared
-        yield store
-        del type(store).shared
+        return store
 
 
 def attempt(call: Callable[[], object]) -> bool:
