@@ -116,7 +116,26 @@ def test_too_little_memory_is_told(project: Project) -> None:
             assert time.monotonic() < deadline, logged
             time.sleep(0.1)
         assert "the container has 128 MiB of memory, and the service may take 576 MiB" in logged
-        assert "store memory:// (512 MiB, container 128 MiB), 1 gevent worker" in logged
+        assert "store memory:// (512 MiB, container 128 MiB), 1 gevent worker (C parser)," in logged
+
+
+def test_requests_are_parsed_in_c(service: Project, client: httpx.Client) -> None:
+    """The image has gunicorn's C parser; only that one accepts two blanks in a request line."""
+    assert "(C parser)" in service.compose("logs", "--no-color", service.service).stdout
+    with socket.create_connection((client.base_url.host, client.base_url.port or 80), SECONDS) as connection:
+        connection.sendall(b"GET  /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_the_image_has_no_compiler(service: Project) -> None:
+    """What compiled the C parser stayed in the build stage, and so did pip and setuptools of that environment."""
+    script = """
+import importlib.util, pathlib, shutil
+print([name for name in ("cc", "gcc", "c++", "clang", "tcc", "cpp", "as", "ld", "make") if shutil.which(name)])
+print([name for name in ("pip", "setuptools") if importlib.util.find_spec(name)])
+print(pathlib.Path("/usr/include/stdio.h").exists(), pathlib.Path("/tmp/wheels").exists())
+"""
+    assert service.execute("python", "-c", script).stdout.splitlines() == ["[]", "[]", "False False"]
 
 
 def test_the_image_is_small(project: Project) -> None:

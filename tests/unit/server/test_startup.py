@@ -145,10 +145,11 @@ def test_the_line_of_the_default() -> None:
         workers=1,
         worker_class="gevent",
         threads=1,
+        parser="C",
         connections=2000,
         auth="none",
     )
-    told = "store memory:// (512 MiB, container 1 GiB), 1 gevent worker, 2000 connections, auth none"
+    told = "store memory:// (512 MiB, container 1 GiB), 1 gevent worker (C parser), 2000 connections, auth none"
     assert line == f"cartsvc {__version__}: {told}"
 
 
@@ -162,7 +163,7 @@ def test_the_line_of_the_default() -> None:
     ],
 )
 def test_the_line_names_the_store_and_its_limits(url: str, container: int | None, told: str) -> None:
-    """Those that there are; the worker's threads too."""
+    """Those that there are; the worker's threads and parser too."""
     line = start_line(
         parse_store_url(url),
         memory_limit=512 * _MIB,
@@ -170,10 +171,11 @@ def test_the_line_names_the_store_and_its_limits(url: str, container: int | None
         workers=3,
         worker_class="gthread",
         threads=8,
+        parser="Python",
         connections=864,
         auth="jwt",
     )
-    rest = "3 gthread workers of 8 threads, 864 connections each, auth jwt"
+    rest = "3 gthread workers of 8 threads (Python parser), 864 connections each, auth jwt"
     assert line == f"cartsvc {__version__}: store {told}, {rest}"
 
 
