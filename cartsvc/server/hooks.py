@@ -7,6 +7,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from gunicorn.http.message import _check_fast_parser
+
 from cartsvc.errors import StoreUnusable
 from cartsvc.server.startup import container_memory, files_warning, memory_warning, room_warning, start_line
 from cartsvc.stores import lock_store
@@ -134,6 +136,7 @@ class Hooks:
                 workers=cfg.workers,
                 worker_class=getattr(server.worker_class, "kind", cfg.worker_class_str),
                 threads=cfg.threads,
+                parser="C" if _check_fast_parser(cfg) else "Python",  # gunicorn's own choice, for each request
                 connections=cfg.worker_connections,
                 auth="none" if settings.auth is None else "jwt",
             )

@@ -94,13 +94,14 @@ def start_line(
     workers: int,
     worker_class: str,
     threads: int,
+    parser: str,
     connections: int,
     auth: str,
 ) -> str:
     """Return the line that describes the configuration of a server. It contains no password.
 
     For example: ``cartsvc 0.1.0: store memory:///dev/shm/cartsvc-memory-7dk2 (512 MiB, container 1 GiB), 2 gevent
-    workers, 2000 connections each, auth none``.
+    workers (C parser), 2000 connections each, auth none``.
     """
     limits = []
     if memory is not None:
@@ -113,7 +114,7 @@ def start_line(
     kind = f"{worker_class} worker{'' if workers == 1 else 's'}"
     parts = [
         f"store {describe(store)}{shown}",
-        f"{workers} {kind}{f' of {threads} threads' if threads > 1 else ''}",
+        f"{workers} {kind}{f' of {threads} threads' if threads > 1 else ''} ({parser} parser)",
         f"{connections} connections{'' if workers == 1 else ' each'}",
         f"auth {auth}",
     ]

@@ -148,6 +148,25 @@ print(number > 50, full, {call("GET", f"/cart/user-{n}") for n in range(number)}
         assert "SIG" not in docker("logs", container).stderr
 
 
+def test_requests_are_parsed_in_c(service: Project, client: httpx.Client) -> None:
+    """The image has gunicorn's C parser; only that one accepts two blanks in a request line."""
+    assert "(C parser)" in service.compose("logs", "--no-color", service.service).stdout
+    with socket.create_connection((client.base_url.host, client.base_url.port or 80), SECONDS) as connection:
+        connection.sendall(b"GET  /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_the_image_has_no_compiler(service: Project) -> None:
+    """What compiled the C parser stayed in the build stage, and so did pip and setuptools of that environment."""
+    script = """
+import importlib.util, pathlib, shutil
+print([name for name in ("cc", "gcc", "c++", "clang", "tcc", "cpp", "as", "ld", "make") if shutil.which(name)])
+print([name for name in ("pip", "setuptools") if importlib.util.find_spec(name)])
+print(pathlib.Path("/usr/include/stdio.h").exists(), pathlib.Path("/tmp/wheels").exists())
+"""
+    assert service.execute("python", "-c", script).stdout.splitlines() == ["[]", "[]", "False False"]
+
+
 def test_the_image_is_small(project: Project) -> None:
     """It adds less than 120 MB to its base."""
     assert inspect("image", project.image)["Size"] - inspect("image", _BASE)["Size"] < 120_000_000

@@ -158,11 +158,12 @@ def test_the_line_of_the_default() -> None:
         workers=1,
         worker_class="gevent",
         threads=1,
+        parser="C",
         connections=2000,
         auth="none",
     )
     store = "memory:///dev/shm/cartsvc-memory-1 (512 MiB, container 1 GiB)"
-    assert line == f"cartsvc {__version__}: store {store}, 1 gevent worker, 2000 connections, auth none"
+    assert line == f"cartsvc {__version__}: store {store}, 1 gevent worker (C parser), 2000 connections, auth none"
 
 
 @pytest.mark.parametrize(
@@ -174,7 +175,7 @@ def test_the_line_of_the_default() -> None:
     ],
 )
 def test_the_line_names_the_store_and_its_limits(url: str, container: int | None, told: str) -> None:
-    """Those that there are; the worker's threads too."""
+    """Those that there are; the worker's threads and parser too."""
     line = start_line(
         parse_store_url(url),
         memory=None,
@@ -182,10 +183,11 @@ def test_the_line_names_the_store_and_its_limits(url: str, container: int | None
         workers=3,
         worker_class="gthread",
         threads=8,
+        parser="Python",
         connections=864,
         auth="jwt",
     )
-    rest = "3 gthread workers of 8 threads, 864 connections each, auth jwt"
+    rest = "3 gthread workers of 8 threads (Python parser), 864 connections each, auth jwt"
     assert line == f"cartsvc {__version__}: store {told}, {rest}"
 
 
