@@ -10,7 +10,7 @@ import time
 from contextlib import contextmanager
 from importlib.resources import files
 from itertools import count
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
@@ -65,8 +65,6 @@ class ValkeyStore(CartStore):
     ``timeout`` bounds all calls of one request together, in seconds: waiting for the lock, for a connection and for the
     server. A write is sent once; if its response is lost, OutcomeUnknown is raised.
     """
-
-    shared: ClassVar[bool] = True
 
     def __init__(
         self, config: ValkeyConfig, *, clock: Callable[[], int], timeout: float, key_prefix: str = KEY_PREFIX

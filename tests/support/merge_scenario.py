@@ -12,9 +12,9 @@ from cartsvc.carts.conditions import Outcome, WriteConditions
 from cartsvc.carts.record import Policy, Record
 from cartsvc.carts.validation import NewItem
 from cartsvc.errors import CartMerged, CartsvcError
-from cartsvc.stores.memory import MemoryStore
 from tests.support.clock import FakeClock
 from tests.support.faults import Crash, FaultyStore, crash
+from tests.support.memory_store import MemoryStore
 from tests.support.services import make_service
 
 if TYPE_CHECKING:
