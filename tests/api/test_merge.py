@@ -262,6 +262,55 @@ def test_another_currency_that_brings_no_price(client: Client, strategy: str) ->
     assert (response.json["currency"], response.json["items"][0]["unit_price"]) == ("EUR", 5)
 
 
+def test_a_rejection_names_the_item(client: Client) -> None:
+    """With the limit, and what it would have been: a page tells the shopper which one."""
+    put(client, "alice", line("a", 998), line("b", 1))
+    put(client, "guest-1", line("a", 6))
+    (fault,) = client.post(MERGE, json=GUEST).json["errors"]
+    assert fault.pop("detail") == "At most 999 of one item; this would make 1004."
+    expected = {"pointer": "/from_user_id", "code": "max_quantity", "limit": 999, "value": 1004, "item_id": "a"}
+    assert fault == expected
+
+
+def test_a_merge_within_the_limits() -> None:
+    """With clamp what does not fit is cut and listed, once; the source is deleted all the same."""
+    client = make_client(limits=Limits(max_quantity=9, max_items=3))
+    put(client, "alice", line("a", 5, 10), line("d", 1))
+    put(client, "guest-1", line("a", 5, 10), line("b", 2, 7, "EUR"), line("c", 1))
+    headers = {"Idempotency-Key": "k"}
+    assert problem(client.post(MERGE, json=GUEST | {"on_limit": "refuse"}, headers=headers)) == (409, "limit-exceeded")
+    body = GUEST | {"on_limit": "clamp"}
+    merged = client.post(MERGE, json=body, headers=headers)
+    assert merged.json["adjustments"] == [
+        {"item_id": "a", "code": "max_quantity", "requested": 10, "applied": 9},
+        {"item_id": "c", "code": "max_items", "requested": 1, "applied": 0},
+    ]
+    assert items(client, "alice") == [("a", {}, 9, 10), ("d", {}, 1, None), ("b", {}, 2, 7)]
+    assert state(client, "guest-1")[0] is None
+    again = client.post(MERGE, json=body, headers=headers)
+    assert (again.headers[REPLAYED], again.json["adjustments"]) == ("true", [])
+    assert problem(client.post(MERGE, json=GUEST, headers=headers)) == (422, "idempotency-key-reused")
+
+
+def test_another_currency_within_the_limits(client: Client) -> None:
+    """With clamp the item comes without its price."""
+    put(client, "alice", line("a", 1, 5))
+    put(client, "guest-1", line("b", 2, 7, "USD"))
+    merged = client.post(MERGE, json=GUEST | {"on_limit": "clamp"})
+    assert merged.json["adjustments"] == [{"item_id": "b", "code": "currency_mismatch", "requested": 2, "applied": 2}]
+    assert (items(client, "alice"), merged.json["currency"]) == ([("a", {}, 1, 5), ("b", {}, 2, None)], "EUR")
+
+
+@pytest.mark.parametrize("on_limit", ["refuse", "clamp"])
+def test_replacing_by_nothing(client: Client, on_limit: str) -> None:
+    """A guest who has put nothing aside does not empty the user's cart at sign-in."""
+    put(client, "alice", line("a", 1, 5))
+    put(client, "guest-1")
+    before = state(client)
+    merged = client.post(MERGE, json=GUEST | {"strategy": "replace", "on_limit": on_limit})
+    assert (merged.headers["ETag"], cart_of(merged)) == before == state(client)
+
+
 @pytest.mark.parametrize("source", ["there", "absent"])
 @pytest.mark.parametrize("headers", [{"If-Match": '"old"'}, {"If-None-Match": "*"}], ids=str)
 def test_a_precondition_is_of_the_target(client: Client, source: str, headers: dict[str, str]) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cartsvc.carts.cart import Cart, Item, Limits, Revision, add, subtotal
+from cartsvc.carts.cart import Cart, Item, Limits, Revision, add, derive_item_id, subtotal
 from cartsvc.carts.update import update_items
 from cartsvc.carts.validation import ItemChange, NewItem, NewItems, validate_changes, validate_new_items
 
@@ -62,3 +62,14 @@ def totals(cart: Cart) -> tuple[int, int | None, str | None, set[tuple[str, int,
         cart.currency,
         {(item.item_id, item.quantity, item.unit_price) for item in cart.items},
     )
+
+
+def options_of(name: str) -> dict[str, str]:
+    """Return the options of a model's item: a product, or a product and its size such as "a/M"."""
+    size = name.partition("/")[2]
+    return {"size": size} if size else {}
+
+
+def id_of(name: str) -> str:
+    """Return the item_id of a model's item."""
+    return derive_item_id(name.partition("/")[0], tuple(options_of(name).items()))

@@ -16,7 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from cartsvc.carts.cart import Limits, derive_item_id
+from cartsvc.carts.cart import Limits
 from cartsvc.carts.conditions import ANY_TAG, Outcome, WriteConditions
 from cartsvc.carts.merge import Merger
 from cartsvc.carts.record import Policy
@@ -25,6 +25,7 @@ from cartsvc.carts.validation import ItemChange, NewItem
 from cartsvc.errors import CartsvcError
 from cartsvc.stores import open_store
 from cartsvc.stores.urls import parse_store_url
+from tests.support.carts import id_of, options_of
 from tests.support.clock import FakeClock
 from tests.support.faults import Crash, FaultyStore, crash
 from tests.support.model import DAY, HOUR, Change, Expected, Line, Model, Rejected, Request
@@ -377,17 +378,6 @@ def as_changes(changes: tuple[Change, ...]) -> list[ItemChange]:
         )
         for number, each in enumerate(changes)
     ]
-
-
-def options_of(name: str) -> dict[str, str]:
-    """The options of a product with a size, such as "a/M"."""
-    size = name.partition("/")[2]
-    return {"size": size} if size else {}
-
-
-def id_of(name: str) -> str:
-    """The item_id of a product with or without a size."""
-    return derive_item_id(name.partition("/")[0], tuple(options_of(name).items()))
 
 
 # How much of what other searches take. Memory is the heart of the matter: 6,000 examples of each machine in a soak.
