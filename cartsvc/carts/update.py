@@ -20,8 +20,6 @@ from cartsvc.carts.validation import normalised_options
 from cartsvc.errors import Fault, InvalidRequest, ItemNotFound, LimitExceeded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from cartsvc.carts.cart import Cart, Item, Limits, Revision
     from cartsvc.carts.validation import ItemChange, ItemChanges
 
@@ -29,27 +27,28 @@ if TYPE_CHECKING:
 def update_items(cart: Cart, changes: ItemChanges, *, limits: Limits, revision: Revision) -> Cart:
     """Return the cart with all these changes applied to the items that it has now; a quantity of 0 removes an item.
 
-    An item with new options becomes that variant in its place. Two items that become the same one are added up: they
-    take the earlier place, and the item that had this id already keeps its price and its metadata.
-    Raises ItemNotFound, LimitExceeded, CurrencyMismatch, and InvalidRequest for another ``product_id``.
+    The cart has the items: see :func:`check_items`. An item with new options becomes that variant in its place. Two
+    items that become the same one are added up: they take the earlier place, and the item that had this id already
+    keeps its price and its metadata. Raises LimitExceeded, CurrencyMismatch, and InvalidRequest for another
+    ``product_id``.
     """
-    check_items(cart, changes)
+    by_item_id = changes.by_item_id
     _check_products(cart, changes)
     if changes.first_priced_pointer is not None:
         check_currency(cart, changes.currency, changes.first_priced_pointer)
     pointers: dict[str, str] = {}
     groups: dict[str, list[tuple[Item, ItemChange | None]]] = {}  # items by their next item_id, with the change if new
     for item in cart.items:
-        change = changes.by_item_id.get(item.item_id)
-        if change is not None and change.quantity == 0:
-            continue
-        after = item if change is None else _changed(item, change)
-        if change is not None:
+        change = by_item_id.get(item.item_id)
+        if change is None:
+            groups.setdefault(item.item_id, []).append((item, None))
+        elif change.quantity != 0:
+            after = _changed(item, change)
             pointers[after.item_id] = change.pointer
-        groups.setdefault(after.item_id, []).append((after, None if after.item_id == item.item_id else change))
+            groups.setdefault(after.item_id, []).append((after, None if after.item_id == item.item_id else change))
     items = tuple([group[0][0] if len(group) == 1 else _joined(group) for group in groups.values()])
-    if faults := list(_metadata_faults(cart, items, pointers, limits)):
-        raise LimitExceeded(faults)
+    if any(change.options is not None for change in by_item_id.values()):
+        _check_metadata(cart, items, pointers, limits)
     check_limits(cart, items, pointers, limits)
     return next_cart(cart, items, cart.currency or changes.currency, revision)
 
@@ -67,15 +66,18 @@ def check_items(cart: Cart, changes: ItemChanges) -> None:
 
 def _check_products(cart: Cart, changes: ItemChanges) -> None:
     """Raise InvalidRequest if a change has another ``product_id`` than its item, which cannot be changed."""
+    given = {item_id: change for item_id, change in changes.by_item_id.items() if change.product_id is not None}
     faults = [
-        Fault(change.pointer + "/product_id", "The product of an item cannot be changed.", "immutable")
-        for item in cart.items
-        if (change := changes.by_item_id.get(item.item_id)) is not None
-        and change.product_id is not None
-        and item.product_id not in {change.product_id, normalise(change.product_id)}
+        Fault(given[item.item_id].pointer + "/product_id", "The product of an item cannot be changed.", "immutable")
+        for item in (cart.items if given else ())
+        if item.item_id in given and not _is_product(item, given[item.item_id])
     ]
     if faults:
         raise InvalidRequest(faults)
+
+
+def _is_product(item: Item, change: ItemChange) -> bool:
+    return change.product_id is not None and item.product_id in {change.product_id, normalise(change.product_id)}
 
 
 def _changed(item: Item, change: ItemChange) -> Item:
@@ -106,10 +108,13 @@ def _joined(group: list[tuple[Item, ItemChange | None]]) -> Item:
     return joined
 
 
-def _metadata_faults(cart: Cart, items: tuple[Item, ...], pointers: dict[str, str], limits: Limits) -> Iterator[Fault]:
-    """Yield a fault for each item of the request that has too many members of metadata after two were added up."""
+def _check_metadata(cart: Cart, items: tuple[Item, ...], pointers: dict[str, str], limits: Limits) -> None:
+    """Raise LimitExceeded if an item of the request has too many members of metadata after two were added up."""
     most = max([limits.max_metadata, *[len(item.metadata) for item in cart.items]])
-    for item in items:
-        number = len(item.metadata)
-        if number > most and item.item_id in pointers:
-            yield metadata_fault(number, pointers[item.item_id] + "/metadata", limits, item_id=item.item_id)
+    faults = [
+        metadata_fault(len(item.metadata), pointers[item.item_id] + "/metadata", limits, item_id=item.item_id)
+        for item in items
+        if len(item.metadata) > most and item.item_id in pointers
+    ]
+    if faults:
+        raise LimitExceeded(faults)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cartsvc.carts.cart import Cart, Item, Limits, Revision, add, derive_item_id, subtotal
-from cartsvc.carts.update import update_items
+from cartsvc.carts.update import check_items, update_items
 from cartsvc.carts.validation import ItemChange, NewItem, NewItems, validate_changes, validate_new_items
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def added(cart: Cart | None, *lines: NewItem, limits: Limits = LIMITS) -> Cart:
 def changed(cart: Cart, wanted: str, change: ItemChange, *, limits: Limits = LIMITS) -> Cart:
     """Return the cart after a PATCH, at LATER."""
     changes = validate_changes([msgspec.structs.replace(change, item_id=wanted)], limits=limits)
+    check_items(cart, changes)
     return update_items(cart, changes, limits=limits, revision=LATER)
 
 

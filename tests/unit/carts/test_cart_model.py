@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from cartsvc.carts.cart import MAX_SUBTOTAL, Cart, Limits, Revision, add, derive_item_id, remove_item, replace, subtotal
-from cartsvc.carts.update import update_items
+from cartsvc.carts.update import check_items, update_items
 from cartsvc.carts.validation import ItemChange, NewItem, validate_changes
 from cartsvc.errors import CartsvcError, CurrencyMismatch, InvalidRequest, ItemNotFound, LimitExceeded
 from tests.support.carts import (
@@ -153,6 +153,7 @@ class CartMachine(RuleBasedStateMachine):
         def actual(revision: Revision) -> Cart:
             assert self.cart is not None
             changes = validate_changes([msgspec.structs.replace(change, item_id=wanted)], limits=self.limits)
+            check_items(self.cart, changes)
             return update_items(self.cart, changes, limits=self.limits, revision=revision)
 
         self._compare(expected, actual)

@@ -8,7 +8,7 @@ import pytest
 from msgspec import structs
 
 from cartsvc.carts.cart import Cart, Limits, derive_item_id, set_metadata
-from cartsvc.carts.update import update_items
+from cartsvc.carts.update import check_items, update_items
 from cartsvc.carts.validation import MAX_LINES, ItemChange, NewItem, validate_changes
 from cartsvc.errors import CurrencyMismatch, InvalidRequest, ItemNotFound, LimitExceeded
 from tests.support.carts import LATER, LIMITS, a_cart, added, additions, bytes_of, pointers, priced
@@ -31,7 +31,9 @@ def change(item_id: str, **values: object) -> ItemChange:
 def updated(cart: Cart, *changes: ItemChange, limits: Limits = LIMITS) -> Cart:
     """Return the cart after these changes, at LATER."""
     numbered = [structs.replace(each, pointer=f"/items/{number}") for number, each in enumerate(changes)]
-    return update_items(cart, validate_changes(numbered, limits=limits), limits=limits, revision=LATER)
+    validated = validate_changes(numbered, limits=limits)
+    check_items(cart, validated)
+    return update_items(cart, validated, limits=limits, revision=LATER)
 
 
 def faults_of(cart: Cart, error: type[CartsvcError], *changes: ItemChange, limits: Limits = LIMITS) -> list[object]:
