@@ -77,7 +77,7 @@ lint: .venv/.dev ## Check style, types, import rules, Dockerfile and compose fil
 ##@ Measure
 
 # Both install wrk (as root on Debian) and the peers. A peer that cannot be installed is left out.
-bench: .venv/.dev ## Measure cartsvc on each store, and its peers, in half an hour (needs Linux and wrk)
+bench: .venv/.dev ## Measure cartsvc on each store, and its peers, in 20 minutes (needs Linux and wrk)
 	$(BIN)/python -m bench
 
 bench-quick: .venv/.dev ## Measure the default store, the bare app and the FastAPI sample, in under two minutes
