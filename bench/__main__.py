@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
 import sys
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -37,6 +38,7 @@ _QUICK_SUBJECTS = ("memory", "bare", "fastapi")
 def main() -> None:
     """Measure what the command line names."""
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: terminated"))  # so that the servers are stopped
     if platform.system() != "Linux":
         sys.exit("bench needs Linux, because it reads CPU times from /proc")
     try:

@@ -7,6 +7,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from bench.loads import CONNECTIONS, GET, POST, STOREFRONT
+from bench.ratios import percent
 from bench.tables import table
 
 if TYPE_CHECKING:
@@ -36,10 +37,11 @@ def one_machine(result: Result) -> str:
     methods = [each.method for each in STOREFRONT.requests("")]
     writes = 1 - methods.count("GET") / len(methods)
     core, lock = _SECOND_US / cpu, _SECOND_US / (writes * update)
+    all_cores = _CORES * core * _USE
     return _list(
         f"A request takes {cpu:,.0f} µs of CPU time, so a core serves 1,000,000 / {cpu:,.0f} = {core:,.0f} a second.",
-        f"{_CORES} cores, used to {_USE:.0%}, serve {_CORES} x {core:,.0f} x {_USE} = {_CORES * core * _USE:,.0f}.",
-        f"Writes take turns. {writes:.0%} of the requests are writes of {update:.1f} µs, which allows at most "
+        f"{_CORES} cores, {percent(_USE)} in use, serve {_CORES} x {core:,.0f} x {_USE} = {all_cores:,.0f}.",
+        f"Writes take turns. {percent(writes)} of the requests are writes of {update:.1f} µs, which allows at most "
         f"1,000,000 / ({writes:.2f} x {update:.1f}) = {lock:,.0f} requests a second.",
     )
 
@@ -51,8 +53,8 @@ def many_machines(result: Result) -> str:
     machine, server = _CORES * _SECOND_US / cpu * _USE, _SECOND_US / store * _USE
     total = _MACHINES * machine
     return _list(
-        f"A request takes {cpu:,.0f} µs of CPU time in the service and {store:,.0f} µs in the Valkey server.",
-        f"A machine, used to {_USE:.0%}, serves {_CORES} x 1,000,000 / {cpu:,.0f} x {_USE} = {machine:,.0f} a second.",
+        f"A request takes {cpu:,.0f} µs of CPU time in the service, and {store:,.0f} µs in the Valkey server.",
+        f"A machine, {percent(_USE)} in use, serves {_CORES} x 1,000,000 / {cpu:,.0f} x {_USE} = {machine:,.0f}.",
         f"{_MACHINES} machines serve {_MACHINES} x {machine:,.0f} = {total:,.0f}.",
         f"A Valkey server runs commands on one core: it serves 1,000,000 / {store:,.0f} x {_USE} = {server:,.0f}, "
         f"which is enough for {server / machine:.1f} of the machines.",

@@ -86,7 +86,7 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + _TIMEOUT_S
     while process.poll() is None:
         try:
-            request(port, "GET", "/cart/nobody")
+            request(port, "GET", "/cart/user-0")
         except (OSError, http.client.HTTPException) as error:
             if time.monotonic() > end:
                 raise Broken(f"no response on port {port} within {_TIMEOUT_S} s") from error

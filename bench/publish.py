@@ -53,6 +53,8 @@ def fill(page: str, result: Result) -> str:
 def main(path: Path) -> None:
     """Publish the result in this file."""
     result = results.read(path)
+    if result.mode != "full" or result.missing:
+        sys.exit(f"bench.publish: {path.name} is not of a full run with all peers")
     page = fill(PAGE.read_text(encoding="utf-8"), result)
     results.write(result, results.PUBLISHED)
     results.PUBLISHED.with_suffix(".svg").write_text(draw(result), encoding="utf-8")

@@ -21,6 +21,11 @@ def ratio(measured: Sequence[float], base: Sequence[float]) -> float | None:
     return median(above / below for above, below in pairs)
 
 
+def percent(share: float) -> str:
+    """Return a share as text."""
+    return f"{100 * share:.0f} %"
+
+
 def spread(measured: Sequence[float]) -> float:
     """Return the difference of the highest and the lowest round, as a fraction of the median; 0 without rounds."""
     middle = median(measured) if measured else 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bench.goals import CALLS, goals
 from bench.loads import CONNECTIONS, LOADS, STOREFRONT
-from bench.ratios import ratio, spread
+from bench.ratios import percent, ratio, spread
 from bench.subjects import LABELS
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def conditions(result: Result) -> str:
     machine, noise = result.machine, result.noise
     packages = ", ".join(f"{name} {version}" for name, version in machine.packages.items())
     spreads = sorted(spread([run.rate for run in each.runs]) for each in result.series)
-    widest = f"{median(spreads):.0%}, and of the least steady one by {spreads[-1]:.0%}" if spreads else _NONE
+    widest = f"{percent(median(spreads))}, and of the least steady one by {percent(spreads[-1])}" if spreads else _NONE
     lines = [
         f"Measured on {result.date} on {machine.cores} cores of {machine.cpu} with {machine.system}.",
         f"Versions: {machine.python}, {machine.wrk}, {packages}.",
@@ -63,7 +63,7 @@ def load_table(result: Result, load: str, connections: int = CONNECTIONS) -> str
             row = [LABELS.get(each.subject, each.subject), f"{median(rates):,.0f}"]
             row += [_NONE if compared is None else f"{compared:.2f}"]
             row += [_number(each.runs, figure) for figure in (_p50, _p99, _p999)]
-            rows.append([*row, _cpu(each.runs), f"{spread(rates):.0%}", f"{sum(run.lost for run in each.runs):,}"])
+            rows.append([*row, _cpu(each.runs), percent(spread(rates)), f"{sum(run.lost for run in each.runs):,}"])
     header = [
         "Served by",
         "requests/s",

@@ -173,7 +173,7 @@ def test_estimates_show_their_arithmetic(result: Result) -> None:
     one = estimate.one_machine(result)
     assert "1,000,000 / 100 = 10,000" in one
     assert "16 x 10,000 x 0.7 = 112,000" in one
-    assert "35% of the requests are writes of 10.0 µs" in one
+    assert "35 % of the requests are writes of 10.0 µs" in one
     many = estimate.many_machines(result)
     assert "16 x 1,000,000 / 100 x 0.7 = 112,000" in many
     assert "1,000,000 / 20 x 0.7 = 35,000" in many

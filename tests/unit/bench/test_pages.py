@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 import pytest
+from msgspec import structs
 
 from bench import plot, publish, results, tables
 from bench.loads import LOADS, SWEEP
@@ -41,7 +42,7 @@ def test_a_load_is_compared_within_rounds() -> None:
     result = a_result([a_series("memory", 200, 400), a_series("fastapi", 100, 300), a_series("lmdb", 1, load="POST")])
     header, memory, fastapi = _cells(tables.load_table(result, "GET"))
     assert header == ["Served by", "requests/s", "x FastAPI sample", *header[3:6], "CPU µs", "spread"]
-    assert memory == [LABELS["memory"], "300", "1.67", "1.0", "2.0", "3.0", "100", "67%"]
+    assert memory == [LABELS["memory"], "300", "1.67", "1.0", "2.0", "3.0", "100", "67 %"]
     assert fastapi[2] == "1.00"
 
 
@@ -76,7 +77,7 @@ def test_the_report_has_everything(result: Result) -> None:
     """Each load, and what made the run noisy or incomplete."""
     text = tables.report(result)
     assert [load.what for load in LOADS if load.what not in text] == []
-    assert "differ by 18%, and of the least steady one by 18%" in text
+    assert "differ by 18 %, and of the least steady one by 18 %" in text
     assert "load average was 0.5" in text
     assert "1.2 % of the CPU time was stolen" in text
     missing = tables.conditions(a_result([], missing={"fastapi": "FastAPI cannot be installed: no network"}))
@@ -170,6 +171,29 @@ def test_blocks_of_a_page_are_filled(result: Result) -> None:
     assert publish.fill(filled, result) == filled
     with pytest.raises(KeyError):
         publish.fill("<!-- bench: no such -->\n<!-- end -->", result)
+
+
+@pytest.mark.parametrize("part", [{"mode": "quick"}, {"missing": {"fastapi": "no network"}}])
+def test_a_part_of_a_run_is_not_published(part: dict[str, Any], result: Result, tmp_path: Path) -> None:
+    """Nothing is written."""
+    results.write(structs.replace(result, **part), tmp_path / "quick.json")
+    before = results.PUBLISHED.read_bytes()
+    with pytest.raises(SystemExit, match=r"quick\.json is not of a full run"):
+        publish.main(tmp_path / "quick.json")
+    assert results.PUBLISHED.read_bytes() == before
+
+
+def test_a_full_run_is_published(result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As JSON, as a plot and in the page."""
+    page = tmp_path / "performance.md"
+    page.write_text("<!-- bench: goals -->\n<!-- end -->\n")
+    monkeypatch.setattr(publish, "PAGE", page)
+    monkeypatch.setattr(results, "PUBLISHED", tmp_path / "published.json")
+    results.write(result, tmp_path / "full.json")
+    publish.main(tmp_path / "full.json")
+    assert results.read(tmp_path / "published.json") == result
+    assert (tmp_path / "published.svg").read_text() == plot.draw(result)
+    assert tables.goals_table(result) in page.read_text()
 
 
 def test_the_page_shows_the_published_result() -> None:
