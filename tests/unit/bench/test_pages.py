@@ -173,26 +173,31 @@ def test_blocks_of_a_page_are_filled(result: Result) -> None:
         publish.fill("<!-- bench: no such -->\n<!-- end -->", result)
 
 
-@pytest.mark.parametrize("part", [{"mode": "quick"}, {"missing": {"fastapi": "no network"}}])
-def test_a_part_of_a_run_is_not_published(part: dict[str, Any], result: Result, tmp_path: Path) -> None:
-    """Nothing is written."""
-    results.write(structs.replace(result, **part), tmp_path / "quick.json")
-    before = results.PUBLISHED.read_bytes()
-    with pytest.raises(SystemExit, match=r"quick\.json is not of a full run"):
-        publish.main(tmp_path / "quick.json")
-    assert results.PUBLISHED.read_bytes() == before
-
-
-def test_a_full_run_is_published(result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As JSON, as a plot and in the page."""
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A page with one block, which is published into together with the files next to it."""
     page = tmp_path / "performance.md"
     page.write_text("<!-- bench: goals -->\n<!-- end -->\n")
     monkeypatch.setattr(publish, "PAGE", page)
     monkeypatch.setattr(results, "PUBLISHED", tmp_path / "published.json")
-    results.write(result, tmp_path / "full.json")
-    publish.main(tmp_path / "full.json")
-    assert results.read(tmp_path / "published.json") == result
-    assert (tmp_path / "published.svg").read_text() == plot.draw(result)
+    return page
+
+
+@pytest.mark.parametrize("part", [{"mode": "quick"}, {"missing": {"fastapi": "no network"}}])
+def test_a_part_of_a_run_is_not_published(part: dict[str, Any], result: Result, page: Path) -> None:
+    """Nothing is written."""
+    results.write(structs.replace(result, **part), page.with_name("quick.json"))
+    with pytest.raises(SystemExit, match=r"quick\.json is not of a full run"):
+        publish.main(page.with_name("quick.json"))
+    assert not results.PUBLISHED.exists()
+
+
+def test_a_full_run_is_published(result: Result, page: Path) -> None:
+    """As JSON, as a plot and in the page."""
+    results.write(result, page.with_name("full.json"))
+    publish.main(page.with_name("full.json"))
+    assert results.read(page.with_name("published.json")) == result
+    assert page.with_name("published.svg").read_text() == plot.draw(result)
     assert tables.goals_table(result) in page.read_text()
 
 
