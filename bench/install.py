@@ -6,6 +6,7 @@ These are pinned apart from those of cartsvc, and are installed into folders tha
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -65,6 +66,18 @@ def express_node() -> str:
 
     _once(folder / "node_modules" / ".installed", folder / "package-lock.json", install)
     return str(_NODE)
+
+
+def peer_versions() -> dict[str, str]:
+    """Return the pinned versions of what the peers are built with."""
+    pins = dict(re.findall(r"(?m)^([a-z0-9-]+)==(\S+)", (_FOLDER / "requirements.txt").read_text()))
+    packages = json.loads((_FOLDER / "express" / "package-lock.json").read_text())["packages"]
+    return {
+        "fastapi": pins["fastapi"],
+        "uvicorn": pins["uvicorn"],
+        "express": packages["node_modules/express"]["version"],
+        "node-redis": packages["node_modules/redis"]["version"],
+    }
 
 
 def _once(stamp: Path, pins: Path, install: Callable[[], None]) -> None:

@@ -162,6 +162,13 @@ def test_pins_are_installed_once(tmp_path: Path) -> None:
     assert calls == ["a==1", "a==2"]
 
 
+def test_the_versions_of_the_peers_are_known() -> None:
+    """The pinned ones, for the report."""
+    versions = install.peer_versions()
+    assert list(versions) == ["fastapi", "uvicorn", "express", "node-redis"]
+    assert [version for version in versions.values() if not re.fullmatch(r"\d+\.\d+\.\d+", version)] == []
+
+
 @pytest.mark.parametrize(
     ("output", "reason"),
     [
