@@ -35,7 +35,11 @@ CONFIG = {
     "API_SPEC_OPTIONS": {
         # Relative to the document, so it is right behind a proxy that adds a path prefix.
         "servers": [{"url": "."}],
-        "info": {"description": _DESCRIPTION, "license": {"name": "MIT", "identifier": "MIT"}},
+        "info": {
+            "description": _DESCRIPTION,
+            "contact": {"name": "The cartsvc project"},
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
     },
 }
 _SECURITY_SCHEME = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from marshmallow import RAISE, Schema, ValidationError, fields, post_load
+from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, post_load
 from marshmallow.validate import OneOf
 from msgspec import structs
 
@@ -96,7 +96,12 @@ def _currency(**metadata: Any) -> fields.String:  # noqa: ANN401 - JSON Schema k
 # ---- responses: clients must accept members that are added later ----
 
 
-class ItemSchema(Schema):
+class _Response(Schema):
+    class Meta:
+        unknown = EXCLUDE
+
+
+class ItemSchema(_Response):
     """One line of a cart."""
 
     item_id = _string(description="Identifies the item in URLs. Opaque: do not parse it.", examples=["sku-1"])
@@ -114,7 +119,7 @@ class ItemSchema(Schema):
     added_at = fields.DateTime(required=True)
 
 
-class CartSchema(Schema):
+class CartSchema(_Response):
     """One user's cart. An absent cart has version 0, no items and null times."""
 
     user_id = _string()
@@ -132,7 +137,7 @@ class CartSchema(Schema):
     expires_at = _time(description="When the cart expires. Each change extends it.")
 
 
-class AdjustmentSchema(Schema):
+class AdjustmentSchema(_Response):
     """What a merge has cut of one item to stay within the limits."""
 
     item_id = _string()
@@ -152,7 +157,7 @@ class MergedCartSchema(CartSchema):
     )
 
 
-class FaultSchema(Schema):
+class FaultSchema(_Response):
     """One fault of a request. Members that do not apply are absent."""
 
     pointer = _string(
@@ -171,14 +176,14 @@ class FaultSchema(Schema):
     )
 
 
-class GuestSchema(Schema):
+class GuestSchema(_Response):
     """A shopper without an account."""
 
     user_id = _string(description="Unguessable. Anyone who knows it can use the cart.")
     token = fields.String(required=True, allow_none=True, metadata={"description": "Null without authentication."})
 
 
-class HealthSchema(Schema):
+class HealthSchema(_Response):
     """The state of the process."""
 
     status = _string(enum=["ok"])

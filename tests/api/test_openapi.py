@@ -642,3 +642,25 @@ def test_each_kind_of_problem_has_a_schema() -> None:
         "CurrencyMismatchProblem",
     }
     assert [name for name, schema in found.items() if "cart" in schema["required"]] == ["PreconditionFailedProblem"]
+
+
+def test_every_integer_has_64_bits(client: Client) -> None:
+    """Without a format, generators choose 32 bits, which hold no price of 21.5 million."""
+    for steps, node in _nodes(client.contract.document):
+        kinds = node.get("type") if isinstance(node, dict) else None
+        if kinds == "integer" or (isinstance(kinds, list) and "integer" in kinds):
+            assert node["format"] == "int64", steps
+
+
+def test_only_requests_are_closed(client: Client) -> None:
+    """A response may get members later, so a generated client must accept unknown ones; a request may not have any."""
+    schemas = client.contract.document["components"]["schemas"]
+    closed = {name for name, schema in schemas.items() if schema.get("additionalProperties") is False}
+    assert closed == {name for name in schemas if re.fullmatch(r"\w+Input|\w+Update|ItemsUpdateItem", name)}
+
+
+def test_nothing_has_a_default(client: Client) -> None:
+    """Generators for TypeScript take a member with a default as required, and those for Go do not compile it."""
+    assert [
+        steps for steps, node in _nodes(client.contract.document) if isinstance(node, dict) and "default" in node
+    ] == []

@@ -125,10 +125,23 @@ class Contract:
             assert response.data == b""
             return None
         body = parse(response.data)
-        self.validate(body, *place, "content", response.mimetype, "schema")
+        schema = (*place, "content", response.mimetype, "schema")
+        self.validate(body, *schema)
+        self._check_members(body, *schema)
         if response.mimetype == PROBLEM:
             self._check_problem(response)
         return body
+
+    def _check_members(self, value: object, *steps: str) -> None:
+        """Check that the document has every member of a response, although clients must accept others."""
+        place, schema = self.resolve(*steps)
+        if isinstance(value, dict) and "properties" in schema:
+            assert value.keys() <= schema["properties"].keys(), f"undocumented: {value.keys()}"
+            for name, member in value.items():
+                self._check_members(member, *place, "properties", name)
+        elif isinstance(value, list):
+            for member in value:
+                self._check_members(member, *place, "items")
 
     def _check_problem(self, response: TestResponse) -> None:
         assert response.mimetype == PROBLEM
