@@ -111,6 +111,7 @@ def test_patch_to_zero_removes(cart: Client, price: dict[str, object]) -> None:
         ({"quantity": 1000}, ["/quantity"]),
         ({"quantity": 1, "unit_price": -1, "currency": "eur"}, ["/unit_price", "/currency"]),
         ({"product_id": "sku-1"}, [""]),
+        ({"quantity": "3"}, ["/quantity"]),  # and not that nothing is to be changed
         ({"quantity": 1, "product_id": "other"}, ["/product_id"]),
         ({"quantity": 1, "options": {"": "x"}, "metadata": {"n": "\0"}}, ["/options", "/metadata/n"]),
         ({"quantity": "1", "unit_price": -1, "currency": "EUR", "zap": 1}, ["/quantity", "/zap", "/unit_price"]),

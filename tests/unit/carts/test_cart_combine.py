@@ -453,3 +453,40 @@ def test_clamping_keeps_every_limit(
         assert {each.item_id for each in adjustments} <= {item.item_id for item in source.items}
     else:
         assert (after, adjustments) == expected
+
+
+def test_what_is_added_leaves_less_room() -> None:
+    """Two items that would each fit alone: the second one is left out, for its price or for its size."""
+    limits = Limits(max_unit_price=MAX_SUBTOTAL)
+    cart = a_cart(priced("a", 1, MAX_SUBTOTAL - 5), limits=limits)
+    source = add(None, additions(priced("b", 1, 4), priced("c", 1, 4), limits=limits), limits=limits, revision=FIRST)
+    assert cuts(cart, source, limits=limits) == [("c", "max_subtotal", 1, 0)]
+    cart, source = a_cart(NewItem("a", 1)), a_later_cart(NewItem("x" * 30, 1), NewItem("y" * 30, 1))
+    assert cuts(cart, source, limits=Limits(max_cart_bytes=150)) == [("y" * 30, "max_cart_bytes", 1, 0)]
+
+
+def test_the_metadata_of_the_source_may_not_fit() -> None:
+    """Then that of the target stays, and the items come."""
+    cart = set_metadata(a_cart(NewItem("a", 1)), (("n", "1"),), limits=LIMITS, revision=LATER)
+    source = set_metadata(a_later_cart(NewItem("b", 1)), (("m", "x" * 400),), limits=LIMITS, revision=LATER)
+    limits = Limits(max_cart_bytes=100)
+    after = clamped(cart, source, limits=limits)
+    assert (after.metadata, len(after.items)) == ((("n", "1"),), 2)
+    with pytest.raises(LimitExceeded) as error:
+        combined(cart, source, limits=limits)
+    assert [fault.code for fault in error.value.faults] == ["max_cart_bytes"]
+
+
+def test_a_target_over_a_lowered_limit() -> None:
+    """It may stay as it is, and what grows is rejected or cut."""
+    cart = set_metadata(a_cart(NewItem("a", 900), NewItem("b", 1)), (("n", "1"),), limits=LIMITS, revision=LATER)
+    lowered = Limits(max_quantity=100, max_items=1, max_cart_bytes=20)
+    source = a_later_cart(NewItem("a", 500))
+    assert combined(cart, source, "max", limits=lowered) is cart
+    assert (
+        combined(cart, a_later_cart(NewItem("c", 1), NewItem("d", 1)), "replace", limits=LIMITS).version > cart.version
+    )
+    with pytest.raises(LimitExceeded):
+        combined(cart, source, "sum", limits=lowered)
+    assert clamped(cart, source, "sum", limits=lowered) is cart
+    assert cuts(cart, source, "sum", limits=lowered) == [("a", "max_quantity", 1400, 900)]

@@ -146,11 +146,20 @@ def test_any_stored_text_can_be_sent_back(text: str) -> None:
     assert rule.allows(strategies.nfc(text))
 
 
-@pytest.mark.parametrize("product_id", ["x" * 129, "\u00e9" * 129, "e\u0301" * 65, "\u05e9\u05bc\u05c1" * 129])
+@pytest.mark.parametrize(
+    "product_id", ["x" * 129, "\u00e9" * 129, "e\u0301" * 65, "\u05e9\u05bc\u05c1" * 129, "x" + "\u0331" * 384]
+)
 def test_a_long_text_is_allowed_only_as_nfc_makes_it(product_id: str) -> None:
     """Only combining characters of a text in NFC exceed the limit, and at most threefold."""
     with pytest.raises(InvalidRequest):
         additions(NewItem(product_id, 1))
+
+
+def test_two_option_names_equal_in_nfc() -> None:
+    """The second one is the fault, with its own code."""
+    with pytest.raises(InvalidRequest) as error:
+        additions(NewItem("a", 1, {"\u00e9": "1", "e\u0301": "2"}))
+    assert [(fault.pointer, fault.code) for fault in error.value.faults] == [("/options/e\u0301", "duplicate")]
 
 
 def test_faults_have_codes_and_numbers() -> None:

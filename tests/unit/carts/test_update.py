@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec import structs
 
-from cartsvc.carts.cart import Cart, Limits, derive_item_id, set_metadata
+from cartsvc.carts.cart import Cart, Limits, derive_item_id, replace, set_metadata
 from cartsvc.carts.update import check_items, update_items
 from cartsvc.carts.validation import MAX_LINES, ItemChange, NewItem, validate_changes
 from cartsvc.errors import CurrencyMismatch, InvalidRequest, ItemNotFound, LimitExceeded
@@ -282,6 +282,17 @@ def test_metadata_takes_room_in_the_cart() -> None:
         ("max_cart_bytes", exact - 1, exact)
     ]
     described = set_metadata(cart, pairs, limits=LIMITS, revision=LATER)
+    with pytest.raises(LimitExceeded):
+        replace(
+            described, additions(NewItem("a", 1), NewItem("b", 1)), limits=Limits(max_cart_bytes=exact), revision=LATER
+        )
+    with pytest.raises(LimitExceeded):
+        replace(
+            a_cart(NewItem("a", 1, metadata=dict(pairs))),
+            additions(NewItem("a", 1), NewItem("b", 1)),
+            limits=Limits(max_cart_bytes=exact),
+            revision=LATER,
+        )
     with pytest.raises(LimitExceeded):
         added(described, NewItem("b", 1), limits=Limits(max_cart_bytes=exact))
     with pytest.raises(LimitExceeded):
