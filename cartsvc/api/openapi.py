@@ -52,14 +52,15 @@ ETAG = {
 # The examples of headers are in their schemas, because Swagger UI would fill in and send those of a parameter.
 _TAG = r'(W/)?"[!#-~]*"'
 _TAGS = {"type": "string", "pattern": rf"^(\*|{_TAG}( *, *{_TAG})*)$", "examples": ['"3t6rahouFHt350Cy"', "*"]}
-_IF_NONE_MATCH = {
-    "in": "header",
-    "name": "If-None-Match",
-    "description": "ETags of earlier responses. The response is 304 if the cart still has one of them.",
-    "schema": _TAGS,
-}
-_CONDITION_HEADERS = (
-    {
+# The headers of requests, by the names of their components, which apispec makes references of.
+HEADERS: dict[str, dict[str, Any]] = {
+    "IfChanged": {
+        "in": "header",
+        "name": "If-None-Match",
+        "description": "ETags of earlier responses. The response is 304 if the cart still has one of them.",
+        "schema": _TAGS,
+    },
+    "IdempotencyKey": {
         "in": "header",
         "name": "Idempotency-Key",
         "description": "A unique key you choose per request. Repeat it on retries; the request is applied once.",
@@ -69,19 +70,19 @@ _CONDITION_HEADERS = (
             "examples": ["7c0f1d3a-2f5e-4d9b-9d52-0c6f5c1e8a11"],
         },
     },
-    {
+    "IfMatch": {
         "in": "header",
         "name": "If-Match",
         "description": "Apply the request only if the cart has one of these ETags; `*`: only if there is a cart.",
         "schema": _TAGS,
     },
-    {
+    "IfNoneMatch": {
         "in": "header",
         "name": "If-None-Match",
         "description": "Apply the request only if the cart has none of these ETags; `*`: only if there is no cart.",
         "schema": _TAGS,
     },
-)
+}
 _REPLAYED = {
     "Idempotency-Replayed": {
         "schema": {"type": "string", "enum": ["true"]},
@@ -123,11 +124,11 @@ class Blueprint(flask_smorest.Blueprint):
         doc["operationId"] = note.operation_id
         problems = [PROBLEM_BY_STATUS[500], *(PROBLEM_BY_ERROR[each] for each in note.errors)]
         if note.conditional:
-            doc.setdefault("parameters", []).append(_IF_NONE_MATCH)
+            doc.setdefault("parameters", []).append("IfChanged")
             doc["responses"][304] = {"description": "The cart has not changed.", "headers": ETAG}
             problems += _problems(_OF_READS, _OF_HEADERS)
         if note.keyed:
-            doc.setdefault("parameters", []).extend(_CONDITION_HEADERS)
+            doc.setdefault("parameters", []).extend(("IdempotencyKey", "IfMatch", "IfNoneMatch"))
             problems += _problems(_OF_WRITES, _OF_HEADERS)
             for status in {200, 201, 204} & doc["responses"].keys():
                 doc["responses"][status].setdefault("headers", {}).update(_REPLAYED)

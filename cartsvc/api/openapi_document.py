@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cartsvc import errors
-from cartsvc.api.openapi import PROBLEMS
+from cartsvc.api.openapi import HEADERS, PROBLEMS
 from cartsvc.api.openapi_problems import PROBLEM_BY_SLUG, problem_examples, problem_schema, response, schema_name
 from cartsvc.api.problems import PROBLEM_BY_ERROR, PROBLEM_BY_STATUS
 from cartsvc.api.schemas import FaultSchema
@@ -70,6 +70,7 @@ def document(spec: APISpec, features: Features) -> dict[str, Any]:
     for unused in ("Error", "PaginationMetadata"):  # flask-smorest's own
         schemas.pop(unused, None)
     made["components"].pop("responses", None)  # flask-smorest's own, too
+    made["components"]["parameters"] = HEADERS
     _add_limits(schemas, features.limits)
     _name_choice(schemas, "Strategy", "strategy", STRATEGIES)
     _name_choice(schemas, "OnLimit", "on_limit", ON_LIMITS)
