@@ -8,7 +8,6 @@ escapes.
 from __future__ import annotations
 
 import re
-import sys
 import unicodedata
 from functools import cache
 
@@ -24,6 +23,8 @@ _LINES = rf"[\t\n\r{_BASIC}]*(?:{_OTHER_PLANES}[\t\n\r{_BASIC}]*)*"
 
 # The most characters that NFC makes of one: U+FB2C becomes three (Unicode Standard Annex 15, "maximum expansion").
 NFC_GROWTH = 3
+# The characters that NFC adds to another one without being combining characters (canonical combining class 0).
+GROWN = "\u0fb5\u0fb7"
 
 
 class StringRule(Struct, frozen=True):
@@ -52,8 +53,7 @@ class StringRule(Struct, frozen=True):
             return False
         if len(text) > most * NFC_GROWTH or not unicodedata.is_normalized("NFC", text):
             return True
-        grown = _grown_characters()
-        return sum([character not in grown for character in text]) > most
+        return sum([not (unicodedata.combining(each) or each in GROWN) for each in text]) > most
 
     def has_pattern(self, text: str) -> bool:
         """Return whether all of the text matches the pattern."""
@@ -91,15 +91,3 @@ def normalise(text: str) -> str:
     A few characters become up to NFC_GROWTH ones, so the result can be longer than the text.
     """
     return unicodedata.normalize("NFC", text)
-
-
-@cache
-def _grown_characters() -> frozenset[str]:
-    """Return what can be the additional characters of a text that NFC has made longer.
-
-    A character that grows becomes one that counts and others that do not; and where marks change their order, what was
-    one character can become a letter and its marks. So the characters that count are no more than those sent.
-    """
-    characters = [chr(code) for code in range(sys.maxunicode + 1)]  # 0.2 s, once, when a text is too long
-    marks = {character for character in characters if unicodedata.combining(character)}
-    return frozenset(marks.union(*(normalise(character)[1:] for character in characters)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 
 from cartsvc.carts.cart import MAX_SUBTOTAL, MAX_VERSION, Cart, Limits, derive_item_id, remove_item, replace, subtotal
-from cartsvc.carts.strings import NFC_GROWTH, PRODUCT_ID
+from cartsvc.carts.strings import GROWN, NFC_GROWTH, PRODUCT_ID
 from cartsvc.carts.validation import ItemChange, NewItem, validate_changes
 from cartsvc.errors import CurrencyMismatch, InvalidRequest, LimitExceeded
 from tests.support import strategies
@@ -203,6 +204,12 @@ def test_no_character_grows_more_than_threefold() -> None:
     """What is stored is bounded: no character of Unicode becomes more than NFC_GROWTH ones."""
     most = max(len(strategies.nfc(chr(code))) for code in range(sys.maxunicode + 1))
     assert most == NFC_GROWTH
+
+
+def test_what_grows_is_followed_by_characters_that_do_not_count() -> None:
+    """So a text in NFC has no more characters that count than the text that was sent."""
+    added = {each for code in range(sys.maxunicode + 1) for each in strategies.nfc(chr(code))[1:]}
+    assert {each for each in added if not unicodedata.combining(each)} == set(GROWN)
 
 
 @pytest.mark.parametrize("version", [1, MAX_VERSION - 2, MAX_VERSION - 1, MAX_VERSION])
