@@ -12,7 +12,7 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, RequestTimeout, UnsupportedMediaType
 
 from cartsvc.api.flask_app import current_request
-from cartsvc.api.schemas import UNKNOWN_CHOICE, Request
+from cartsvc.api.request_schemas import UNKNOWN_CHOICE, Request
 from cartsvc.errors import Fault, InvalidRequest, pointer_segment
 
 if TYPE_CHECKING:

@@ -10,25 +10,27 @@ from cartsvc.api.authorization import check_source, guest_to_renew, guest_token
 from cartsvc.api.flask_app import current_request
 from cartsvc.api.headers import write_conditions
 from cartsvc.api.openapi import ETAG, ITEM_ID, LOCATION, USER_ID, Blueprint, documents
-from cartsvc.api.responses import cart_response, guest_response, item_response, merge_response, write_response
-from cartsvc.api.schemas import (
-    CART_EXAMPLE,
+from cartsvc.api.request_schemas import (
     CART_INPUT_SCHEMA,
-    CART_SCHEMA,
     CART_UPDATE_SCHEMA,
-    GUEST_SCHEMA,
-    ITEM_EXAMPLE,
     ITEM_INPUT_EXAMPLE,
     ITEM_INPUT_SCHEMA,
-    ITEM_SCHEMA,
     ITEM_UPDATE_SCHEMA,
     ITEMS_INPUT_SCHEMA,
     ITEMS_UPDATE_SCHEMA,
     MERGE_INPUT_SCHEMA,
-    MERGED_CART_EXAMPLE,
-    MERGED_CART_SCHEMA,
     CartContents,
     Merge,
+)
+from cartsvc.api.responses import cart_response, guest_response, item_response, merge_response, write_response
+from cartsvc.api.schemas import (
+    CART_EXAMPLE,
+    CART_SCHEMA,
+    GUEST_SCHEMA,
+    ITEM_EXAMPLE,
+    ITEM_SCHEMA,
+    MERGED_CART_EXAMPLE,
+    MERGED_CART_SCHEMA,
 )
 from cartsvc.carts.validation import check_user_id
 from cartsvc.errors import (

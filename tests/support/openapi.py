@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
-from cartsvc.api.schemas import CartInputSchema, ItemInputSchema
+from cartsvc.api.request_schemas import CartInputSchema, ItemInputSchema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,7 +15,7 @@ from marshmallow import Schema
 from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge, UnsupportedMediaType
 
 from cartsvc.api.body import BodyParser, parse_json
-from cartsvc.api.schemas import (
+from cartsvc.api.request_schemas import (
     CART_INPUT_SCHEMA,
     CART_UPDATE_SCHEMA,
     ITEM_INPUT_SCHEMA,
