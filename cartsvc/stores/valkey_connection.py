@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import ssl
 import threading
-import time
-from contextvars import ContextVar
 from typing import Any
 
 from redis import Redis
@@ -23,24 +21,11 @@ from redis._parsers import _HiredisParser
 from redis.connection import Connection, ConnectionPool
 from redis.exceptions import RedisError, ResponseError
 
+from cartsvc.stores.operation import seconds_left, set_in_doubt
+
 # ruff: noqa: ANN401 - redis-py has no narrower types
 
 _WRITE_COMMANDS = frozenset({"EVALSHA", "EVAL", "DEL"})
-
-
-class Operation:
-    """The calls of one request to the store: their deadline, and whether one of their writes is in doubt."""
-
-    def __init__(self, deadline: float) -> None:
-        self._deadline = deadline  # by the monotonic clock
-        self.in_doubt = False  # whether a write was sent whose response has not arrived
-
-    def remaining(self) -> float:
-        """Return the seconds until the deadline, or 0 after it."""
-        return max(0.0, self._deadline - time.monotonic())
-
-
-current_operation: ContextVar[Operation | None] = ContextVar("current_operation", default=None)
 
 
 class Server(Redis):
@@ -149,7 +134,7 @@ class TimedConnection(Connection):
         self._sock.settimeout(seconds_left())
         super().send_command(*command, **options)
         if command[0] in _WRITE_COMMANDS:
-            _set_in_doubt(in_doubt=True)
+            set_in_doubt(in_doubt=True)
 
     def read_response(self, *arguments: Any, **options: Any) -> Any:
         """Read the response within the remaining time."""
@@ -157,9 +142,9 @@ class TimedConnection(Connection):
             result = super().read_response(*arguments, **options)
         except RedisError as error:
             if isinstance(error, ResponseError) or error.status_code is not None:  # the server has rejected the command
-                _set_in_doubt(in_doubt=False)
+                set_in_doubt(in_doubt=False)
             raise
-        _set_in_doubt(in_doubt=False)
+        set_in_doubt(in_doubt=False)
         return result
 
     def _is_stale(self) -> bool:
@@ -191,18 +176,3 @@ class TimedTLSConnection(TimedConnection):
         except BaseException:
             sock.close()
             raise
-
-
-def seconds_left() -> float:
-    """Return the remaining seconds of the current operation, more than 0. Raises TimeoutError after its deadline."""
-    operation = current_operation.get()
-    seconds = operation.remaining() if operation is not None else 0.0
-    if not seconds:
-        raise TimeoutError("no time is left for this request")
-    return seconds
-
-
-def _set_in_doubt(*, in_doubt: bool) -> None:
-    operation = current_operation.get()
-    if operation is not None:
-        operation.in_doubt = in_doubt
