@@ -18,19 +18,10 @@ from cryptography.x509.oid import NameOID
 
 from cartsvc.errors import OutcomeUnknown, StoreError, StoreUnusable
 from tests.support.proxy import Fate, proxy
+from tests.support.server_store import IN_A_URL, LOST, TIME, kind_of, quantity, real_now
+from tests.support.store_child import Child
 from tests.support.store_contract import a_record, adding, put
-from tests.support.valkey_child import Child
-from tests.support.valkey_store import (
-    IN_A_URL,
-    LOST,
-    TIME,
-    WRITE,
-    kind_of,
-    opened,
-    quantity,
-    real_now,
-    url_of,
-)
+from tests.support.valkey_store import WRITE, opened, url_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
