@@ -189,19 +189,17 @@ def test_a_store_url_names_a_place(monkeypatch: pytest.MonkeyPatch, url: str, pl
     assert Settings.from_env().store == place
 
 
+_NO_STORE = (
+    "must be memory://, lmdb:///path, valkey://host:6379/0, valkeys://host:6379/0, valkey+cluster://host,host "
+    "or postgresql://host:5432/database"
+)
+
+
 @pytest.mark.parametrize(
     ("url", "fault"),
     [
-        (
-            "",
-            "must be memory://, lmdb:///path, valkey://host:6379/0, valkeys://host:6379/0, valkey+cluster://host,host "
-            "or postgresql://host:5432/database",
-        ),
-        (
-            "memory",
-            "must be memory://, lmdb:///path, valkey://host:6379/0, valkeys://host:6379/0, valkey+cluster://host,host "
-            "or postgresql://host:5432/database",
-        ),
+        ("", _NO_STORE),
+        ("memory", _NO_STORE),
         ("lmdb://relative", "lmdb needs the absolute path of a directory, as in lmdb:///var/lib/cartsvc"),
         ("lmdb:///x?sync=yes", "lmdb's sync is on, lazy or off"),
     ],
