@@ -202,8 +202,12 @@ class PostgresqlStore(CompareAndSetStore):
                     raise
 
     def _execute(self, statement: bytes, parameters: Sequence[bytes] = (), *, write: bool = False) -> PGresult:
-        """Send one statement; again only if the server has rejected it. Raises StoreError."""
+        """Send one statement; again only if the server has rejected it for a reason that may be over.
+
+        Raises StoreError.
+        """
         with self._errors():
+            reconnected = False
             while True:
                 try:
                     return self._send(statement, parameters, write=write)
@@ -211,7 +215,10 @@ class PostgresqlStore(CompareAndSetStore):
                     if error.status_code == _UNDEFINED_TABLE:
                         self._create_table()
                         return self._send(statement, parameters, write=write)
-                    if write or error.status_code not in _LOST:
+                    if error.status_code == _READ_ONLY and not reconnected:
+                        self._pool.close_idle()  # another server may be the primary now
+                        reconnected = True
+                    elif write or error.status_code not in _LOST:
                         raise
 
     def _send(self, statement: bytes, parameters: Sequence[bytes], *, write: bool) -> PGresult:
@@ -227,11 +234,8 @@ class PostgresqlStore(CompareAndSetStore):
             operation = current_operation.get()
             if operation is not None and operation.in_doubt:
                 raise OutcomeUnknown from error
-            code = error.status_code if isinstance(error, ServerError) else ""
-            if code == _DISK_FULL:
+            if isinstance(error, ServerError) and error.status_code == _DISK_FULL:
                 raise StoreFull from error
-            if code == _READ_ONLY:
-                self._pool.close_idle()  # another server may be the primary now
             raise StoreError from error
 
 

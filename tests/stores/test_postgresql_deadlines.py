@@ -17,7 +17,6 @@ from cartsvc.stores import postgresql as module
 from tests.support.postgresql_store import TABLE, opened, url_of
 from tests.support.proxy import Fate
 from tests.support.server_store import (
-    AMPLE,
     CALLS,
     LOST,
     MARGIN,
@@ -187,7 +186,6 @@ def test_write_without_a_response_is_sent_once(
         assert pg_between.names() == ["SELECT", name]
         before = int(name != "INSERT")
         found = {"INSERT": int(done), "UPDATE": before + done, "DELETE": before - done}[name]
-        # The proxy passes a write on in its own time.
         assert quantity(store) == found
         assert store.update("u", adding(real_now)) == found + 1
 
@@ -292,26 +290,6 @@ def test_write_to_a_slow_server_is_in_doubt(pg: Postgresql, pg_url: str, pg_data
         repeated = eventually(lambda: service.add("u", [NewItem("p", 1)], conditions=conditions))
         assert repeated.cart.items[0].quantity == 1
         assert quantity(store) == 1
-
-
-def test_half_a_write_is_not_applied(pg: Postgresql, pg_url: str) -> None:
-    """A server that stops reading in the middle of a statement has nothing to commit, and gets nothing more."""
-    large = a_record(real_now, note="x" * 2**24)  # more than the system buffers
-    with opened(pg_url, timeout=AMPLE) as store:
-        store.ping()
-
-        def change(_: Record | None) -> tuple[Record, None]:
-            pg.pause()
-            return large, None
-
-        store._timeout = 2  # noqa: SLF001 - for this update only
-        try:
-            assert kind_of(lambda: store.update("u", change)) is StoreError
-        finally:
-            pg.resume()
-        store._timeout = AMPLE  # noqa: SLF001 - as before
-        eventually(store.ping)
-        assert store.get("u") is None
 
 
 # ---- writes that wait on the server ----

@@ -48,6 +48,7 @@ class Postgresql:
         self._directory = directory
         self._data = directory / "data"
         self._process: subprocess.Popen[bytes] | None = None
+        self.prefix: list[str] = []  # a command that ends by executing the server as its user
 
     @property
     def url(self) -> str:
@@ -69,13 +70,17 @@ class Postgresql:
 
     def start(self, **settings: str) -> None:
         """Start it with these settings, and return once it responds."""
+        self.launch(**settings)
+        self.wait_until(lambda _: True)
+
+    def launch(self, **settings: str) -> None:
+        """Start it with these settings, and return at once."""
         values = _SETTINGS | settings | {"port": str(self.port)}
         options = [f"--{name}={value}" for name, value in values.items()]
         with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [_binary("postgres"), "-D", self._data, *options], stdout=log, stderr=log, **_as_user()
+                [*self.prefix, _binary("postgres"), "-D", self._data, *options], stdout=log, stderr=log, **self._as()
             )
-        self.wait_until(lambda _: True)
 
     def empty_database(self) -> str:
         """Remove everything in the database ``shop``, and return its name."""
@@ -151,6 +156,22 @@ class Postgresql:
     def log(self) -> str:
         """Return the end of its log."""
         return (self._directory / "log").read_text(errors="replace")[-3000:]
+
+    def small_disk(self) -> Path:
+        """Give the next start a directory on a disk of 8 MiB, which is full soon. Only the server sees the disk."""
+        directory = self._directory / "small"
+        directory.mkdir()
+        _give(directory)
+        user = _user()
+        own = ["--map-current-user", "--keep-caps"] if user is None else []
+        drop = [] if user is None else ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+        owner = "" if user is None else f",uid={user.pw_uid}"
+        mount = f'mount -t tmpfs -o size=8m,mode=700{owner} none {directory} && exec "$@"'
+        self.prefix = ["unshare", *own, "--mount", "sh", "-c", mount, "sh", *drop]
+        return directory
+
+    def _as(self) -> dict[str, Any]:
+        return {"cwd": "/"} if self.prefix else _as_user()
 
     def _children(self) -> list[int]:
         assert self._process is not None
