@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.certificates import make_authority
 from tests.support.clock import FakeClock
 from tests.support.postgresql_proxy import postgresql_proxy
 from tests.support.postgresql_store import opened as opened_postgresql
@@ -15,11 +16,12 @@ from tests.support.valkey_store import opened
 from tests.support.valkeys import valkey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from redis import Redis
 
     from cartsvc.stores.valkey import ValkeyStore
+    from tests.support.certificates import Authority
     from tests.support.postgresqls import Postgresql
     from tests.support.proxy import Proxy
     from tests.support.valkeys import Valkey
@@ -99,3 +101,10 @@ def pg_between(pg: Postgresql, pg_url: str) -> Iterator[Proxy]:
         store.set_up()
     with postgresql_proxy(pg.port) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Authority]:
+    """Return a function that makes an authority of this name."""
+    home = tmp_path_factory.mktemp("tls")
+    return lambda name: make_authority(home, name)

@@ -31,7 +31,11 @@ class PostgresqlSession:
         self.client, self._server = client, server
         self._statements: dict[bytes, bytes] = {}  # names of commands, by prepared statement
         self._command = b""
-        self._open(context)
+        try:
+            self._open(context)
+        except BaseException:
+            self.client.close()  # TLS has made another one of it
+            raise
 
     def next_command(self) -> list[bytes] | None:
         """Read up to Sync or a simple query."""

@@ -107,6 +107,12 @@ class Postgresql:
         finally:
             client.close()
 
+    def require_passwords(self) -> None:
+        """Require a password (SCRAM) of every user but ``postgres``."""
+        rules = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
+        (self._data / "pg_hba.conf").write_text(rules)
+        self.ask("SELECT pg_reload_conf()")
+
     def promote(self) -> None:
         """Make this standby the primary."""
         self.ask("SELECT pg_promote()")
