@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support import model
+    from tests.support.postgresqls import Postgresql
     from tests.support.servers import Server
 
 MAX_QUANTITY, MAX_ITEMS, MAX_KEYS = 9, 3, 3
@@ -303,11 +304,16 @@ def test_the_server_does_what_the_model_says(server: Server) -> None:
     search(server, share=1 / 2)
 
 
-@pytest.mark.parametrize("store", ["lmdb", "valkey"])
-def test_several_workers_do_what_the_model_says(store: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("store", ["lmdb", "valkey", "postgresql"])
+def test_several_workers_do_what_the_model_says(store: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """So it is when each request may be answered by another process, and what is doubled by two at the same time."""
     with ExitStack() as stack:
-        url = f"lmdb://{tmp_path}/carts" if store == "lmdb" else stack.enter_context(valkey()).url
+        url = f"lmdb://{tmp_path}/carts"
+        if store == "valkey":
+            url = stack.enter_context(valkey()).url
+        elif store == "postgresql":
+            there: Postgresql = request.getfixturevalue("postgresql_server")
+            url = there.url_of(there.empty_database())
         server = stack.enter_context(serve(**SETTINGS, CARTSVC_STORE_URL=url, WEB_CONCURRENCY="3"))
         search(server, share=1 / 6)
 
