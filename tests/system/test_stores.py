@@ -91,8 +91,15 @@ def kill_worker(server: Server) -> None:
 
 @pytest.mark.parametrize(
     ("store_url", "environment"),
-    [(store, environment) for environment in ({}, THREADS) for store in ("lmdb", "valkey", "postgresql")],
-    ids=[f"{store}-{worker}" for worker in ("gevent", "threads") for store in ("lmdb", "valkey", "postgresql")],
+    [
+        ("lmdb", {}),
+        ("valkey", {}),
+        ("postgresql", {}),
+        ("lmdb", THREADS),
+        ("valkey", THREADS),
+        pytest.param("postgresql", THREADS, marks=pytest.mark.soak),
+    ],
+    ids=["lmdb-gevent", "valkey-gevent", "postgresql-gevent", "lmdb-threads", "valkey-threads", "postgresql-threads"],
     indirect=["store_url"],
 )
 def test_workers_that_are_killed_lose_nothing(store_url: str, environment: dict[str, str]) -> None:

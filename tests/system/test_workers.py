@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.support.postgresqls import Postgresql
-
 CLASSES = pytest.mark.parametrize("environment", [{}, {"CARTSVC_THREADS": "4"}], ids=["gevent", "threads"])
 
 
@@ -30,15 +28,11 @@ def lmdb_url(tmp_path: Path) -> str:
     return f"lmdb://{tmp_path}/carts?sync=off"  # no test waits for a disk
 
 
-@pytest.fixture(params=["lmdb", "valkey", "postgresql"])
+@pytest.fixture(params=["lmdb", "valkey"])
 def store_url(request: pytest.FixtureRequest, lmdb_url: str) -> Iterator[str]:
     """A store of each kind that several workers share."""
     if request.param == "lmdb":
         yield lmdb_url
-        return
-    if request.param == "postgresql":
-        server: Postgresql = request.getfixturevalue("postgresql_server")
-        yield server.url_of(server.empty_database())
         return
     with valkey() as store:
         yield store.url
