@@ -15,9 +15,11 @@ from cartsvc.errors import OutcomeUnknown, StoreError, StoreFull
 from cartsvc.stores.postgresql import PostgresqlStore
 from cartsvc.stores.postgresql_connection import ServerError
 from cartsvc.stores.urls import PostgresqlConfig
+from cartsvc.telemetry.logging import LoggedStore
 from tests.support.postgresql_store import TABLE, opened, warm_up
 from tests.support.postgresqls import postgresql
 from tests.support.server_store import AMPLE, CALLS, SECONDS, THREADS, TIME, kind_of, quantity, real_now
+from tests.support.services import FakeSeconds
 from tests.support.store_contract import a_record, adding, at_once, put, remove
 from tests.support.valkeys import eventually
 
@@ -255,3 +257,33 @@ def test_errors_have_a_code(pg: Postgresql, pg_url: str) -> None:
             store.ping()
         assert isinstance(caught.value.__cause__, ServerError)
         assert (caught.value.__cause__.status_code, str(caught.value.__cause__)) == ("P0001", "no")
+
+
+# ---- the log ----
+
+
+def test_failures_are_two_lines(pg: Postgresql, pg_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """One with the code and the server's words, and one when it is over; a ping does not prove that inserts work."""
+    pg.ask("CREATE ROLE clerk LOGIN")
+    seconds = FakeSeconds()
+    try:
+        with opened(pg_url) as owner, opened(pg.url_of("shop", user="clerk")) as plain:
+            owner.set_up()
+            pg.ask(f"GRANT SELECT, UPDATE, DELETE ON {TABLE} TO clerk", database="shop")
+            store = LoggedStore(plain, monotonic=seconds)
+            for _ in range(2):
+                assert kind_of(lambda: store.update("alice", adding(real_now))) is StoreError
+            for _ in range(2):
+                store.ping()
+                seconds.advance(6)
+            (begun,) = [record.message for record in caplog.records]
+            assert begun == f"store unavailable: 42501 permission denied for table {TABLE}"
+            pg.ask(f"GRANT INSERT ON {TABLE} TO clerk", database="shop")
+            for _ in range(2):
+                store.update("alice", adding(real_now))
+                seconds.advance(6)
+            (_, over) = [record.message for record in caplog.records]
+            assert over == f"over after 12.0 s, failed calls: 2: {begun}"
+    finally:
+        pg.ask("DROP OWNED BY clerk", database="shop")
+        pg.ask("DROP ROLE clerk")
