@@ -1,11 +1,21 @@
-# Build stage: pip and the files it needs stay here.
+# Build stage: pip, the compiler and the files that they need stay here.
 FROM python:3.13-slim AS build
+
+# Compile gunicorn's C parser, which has no wheels. Without build isolation, which would download an unpinned setuptools.
+# hadolint ignore=DL3008 # Debian keeps only the newest version of a package, so a pinned one would soon be missing
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+COPY requirements-build.txt requirements-c-parser.txt /tmp/
+RUN pip install --no-cache-dir --only-binary :all: -r /tmp/requirements-build.txt \
+    && pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir /tmp/wheels -r /tmp/requirements-c-parser.txt
 
 # Without pip, because the environment is copied into the image.
 RUN python -m venv --without-pip /opt/venv
 COPY requirements.txt /tmp/
-# Wheels only, so nothing is compiled and no code of a package runs during installation.
-RUN pip --python /opt/venv/bin/python install --no-cache-dir --only-binary :all: -r /tmp/requirements.txt
+# Wheels only, so nothing else is compiled and no code of a package runs during installation.
+RUN pip --python /opt/venv/bin/python install --no-cache-dir --only-binary :all: -r /tmp/requirements.txt \
+    && pip --python /opt/venv/bin/python install --no-cache-dir --no-index --no-deps /tmp/wheels/*.whl
 
 
 FROM python:3.13-slim
@@ -30,7 +40,7 @@ RUN install --directory --owner=10001 --group=10001 --mode=0700 /var/lib/cartsvc
 # every start and every health check would compile again. This also checks that the copied code can start.
 RUN python -m compileall -q . \
     && gunicorn --check-config wsgi:app \
-    && python -c "import http.client, encodings.idna, cartsvc.stores.lmdb, cartsvc.stores.valkey"
+    && python -c "import http.client, encodings.idna, gunicorn_h1c, cartsvc.stores.lmdb, cartsvc.stores.valkey"
 
 # Numeric, because Kubernetes' runAsNonRoot cannot resolve names.
 USER 10001:10001

@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Four processes on two cores, because system tests mostly wait; an idle process takes tests from a busy one.
 PARALLEL := --numprocesses=4 --dist=worksteal
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test-fast test test-container test-browser soak lint format lock bench
@@ -12,15 +14,27 @@ help: ## List the commands
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
 		/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# A stamp that is older than its requirements file means that there are packages to install.
-.venv/.run: requirements.txt
+PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
+C_PARSER := requirements-build.txt requirements-c-parser.txt
+
+# gunicorn's C parser is optional, because it has to be compiled. It is tried once, not at each command.
+define install_c_parser
+	@{ $(PIP_INSTALL) --only-binary :all: -r requirements-build.txt \
+		&& $(PIP_INSTALL) --no-build-isolation -r requirements-c-parser.txt; } >.venv/c-parser.log 2>&1 \
+		|| echo "Without gunicorn's C parser, which needs a C compiler and Python's headers: see .venv/c-parser.log"
+endef
+
+# A stamp that is older than its requirements files means that there are packages to install.
+.venv/.run: requirements.txt $(C_PARSER)
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PIP_INSTALL) -r requirements.txt
+	$(install_c_parser)
 	@touch $@
 
-.venv/.dev: requirements-dev.txt
+.venv/.dev: requirements-dev.txt $(C_PARSER)
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(PIP_INSTALL) -r requirements-dev.txt
+	$(install_c_parser)
 	@touch .venv/.run $@
 
 ##@ Run
@@ -76,7 +90,7 @@ format: .venv/.dev ## Format the code
 	$(BIN)/ruff format .
 
 lock: .venv/.dev ## Compile requirements*.txt from pyproject.toml, with the newest versions
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links \
-		--custom-compile-command "make lock" pyproject.toml -o requirements.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links \
-		--custom-compile-command "make lock" pyproject.toml --group dev -o requirements-dev.txt
+	$(COMPILE) pyproject.toml -o requirements.txt
+	$(COMPILE) pyproject.toml --group dev -o requirements-dev.txt
+	$(COMPILE) --group build -o requirements-build.txt
+	$(COMPILE) --group c-parser -o requirements-c-parser.txt

@@ -17,16 +17,13 @@ from cartsvc.errors import SettingsError
 from cartsvc.server.hooks import Hooks, raise_file_limit
 from cartsvc.server.slow_clients import ClientTimeouts
 from cartsvc.server.startup import connections_within, files_needed
-from cartsvc.settings import Settings
+from cartsvc.settings import Settings, export_store
 from cartsvc.stores import count_pools
-from cartsvc.stores.urls import MemoryConfig
 
 try:
     settings = Settings.from_env()
 except SettingsError as error:
     sys.exit(str(error))  # the faults, without a traceback
-
-_ONE_PROCESS = isinstance(settings.store, MemoryConfig)
 
 # PyJWT's own client for keys, which is not used, imports ssl before gevent's workers patch it.
 warnings.filterwarnings("ignore", "Monkey-patching ssl", category=gevent.monkey.MonkeyPatchWarning)
@@ -35,8 +32,7 @@ warnings.filterwarnings("ignore", "Monkey-patching ssl", category=gevent.monkey.
 _host = f"[{settings.host}]" if ":" in settings.host else settings.host  # IPv6 needs brackets
 bind = f"{_host}:{settings.port}"
 
-# One worker per CPU, so that no CPU is idle. With memory:// one worker in all, because each process has its own carts:
-# with a second one, a shopper would see another cart every other time.
+# One worker per CPU, so that no CPU is idle.
 workers = settings.worker_count
 
 # One coroutine per connection: slow clients block no other client, and no threads compete for the interpreter lock.
@@ -56,22 +52,21 @@ worker_connections = connections_within(_files, wanted=_MAX_CONNECTIONS, pools=_
 # headers.
 keepalive = settings.keep_alive
 
-# A worker that hangs is replaced. This is a heartbeat, not a limit on requests. The carts of memory:// are lost with
-# their worker.
+# A worker that hangs is replaced. This is a heartbeat, not a limit on requests.
 timeout = 30
 
 # A stop lets running requests finish. docker-compose.yml's stop_grace_period must be longer, or they are aborted.
 graceful_timeout = 20
 
 # Slow leaks, of the service or of a library, never fill the memory, because workers are replaced at intervals, and not
-# all at once. With memory:// that would lose the carts.
-max_requests = 0 if _ONE_PROCESS else 100_000
+# all at once.
+max_requests = 100_000
 max_requests_jitter = max_requests // 10
 
 # The heartbeat changes a file. On a slow or busy disk that blocks the worker, which is then killed.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108, PTH112 - memory, not a shared temporary file; a plain test
 
-# Any process that can open gunicorn's control socket can add workers, each with its own carts.
+# Any process that can open gunicorn's control socket can add and end workers.
 control_socket_disable = True
 
 # The app is loaded after the fork, because two processes must not share an open store.
@@ -105,6 +100,7 @@ _hooks = Hooks(
     open_files=_files,
     connections=worker_connections,
     max_connections=_MAX_CONNECTIONS,
+    export_store=export_store,
 )
 on_starting = _hooks.on_starting
 post_fork = _hooks.post_fork
@@ -112,4 +108,4 @@ post_worker_init = _hooks.post_worker_init
 pre_request = _hooks.pre_request
 post_request = _hooks.post_request
 pre_exec = _hooks.pre_exec
-nworkers_changed = _hooks.nworkers_changed
+on_exit = _hooks.on_exit

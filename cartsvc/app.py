@@ -21,7 +21,7 @@ from cartsvc.carts.merge import Merger
 from cartsvc.carts.service import CartService
 from cartsvc.cli.commands import carts_commands
 from cartsvc.settings import Settings
-from cartsvc.stores import open_script_runner, open_store
+from cartsvc.stores import open_script_runner, open_store, running_store
 from cartsvc.telemetry.logging import LoggedStore
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from cartsvc.api.rate_limit import RateLimiter
     from cartsvc.auth.keys import KeySource
     from cartsvc.carts.store import CartStore
+    from cartsvc.stores.urls import StoreConfig
 
 _TAG_BYTES = 12  # 96 random bits, so no tag repeats
 _GUEST_BYTES = 16  # 128 random bits, so an id cannot be guessed
@@ -84,16 +85,13 @@ def create_app(
     """
     settings = settings or Settings.from_env()
     clock = clock or _clock
-    if store is None:
-        store = open_store(
-            settings.store,
-            clock=clock,
-            memory_limit=settings.memory_limit,
-            max_readers=settings.max_readers,
-            timeout=settings.store_timeout,
-            key_prefix=settings.key_prefix,
-        )
-    served: CartStore = LoggedStore(store, monotonic=_monotonic)
+
+    def store_of_commands() -> CartStore:
+        config = settings.store if store is not None else running_store(settings.store)
+        return opened if config == settings.store else _open_store(config, settings, clock)
+
+    opened = _open_store(settings.store, settings, clock) if store is None else store
+    served: CartStore = LoggedStore(opened, monotonic=_monotonic)
     if wrap_store is not None:
         served = wrap_store(served)
     logging.getLogger("cartsvc").setLevel(settings.log_level.upper())
@@ -110,7 +108,7 @@ def create_app(
         new_tag=new_tag,
         new_guest=partial(secrets.token_urlsafe, _GUEST_BYTES),
     )
-    app.cli.add_command(carts_commands(store, clock=clock, new_tag=new_tag))
+    app.cli.add_command(carts_commands(store_of_commands, clock=clock, new_tag=new_tag))
     rates = _rate_limiter(settings, clock, counter_timeout or _COUNTER_TIMEOUT_S)
     Api(app, limits=policy.limits, auth=_auth(settings, clock), rate_limiter=rates)
     if settings.trusted_proxies:
@@ -124,6 +122,17 @@ def create_app(
             max_age=_PREFLIGHT_MAX_AGE_S,
         )
     return app
+
+
+def _open_store(config: StoreConfig, settings: Settings, clock: Callable[[], int]) -> CartStore:
+    return open_store(
+        config,
+        clock=clock,
+        memory_limit=settings.memory_limit,
+        max_readers=settings.max_readers,
+        timeout=settings.store_timeout,
+        key_prefix=settings.key_prefix,
+    )
 
 
 def _forbid_sniffing(response: Response) -> Response:

@@ -16,10 +16,10 @@ from cartsvc.carts.cart import MAX_LIMITS, Limits
 from cartsvc.carts.record import CART_TTL_RANGE_MS, IDEMPOTENCY_TTL_RANGE_MS, MAX_IDEMPOTENCY_KEYS, Policy
 from cartsvc.errors import SettingsError
 from cartsvc.server.cpus import available_cpus
-from cartsvc.stores.urls import KEY_PREFIX, MemoryConfig, StoreConfig, check_key_prefix, parse_store_url
+from cartsvc.stores.urls import KEY_PREFIX, MemoryConfig, StoreConfig, check_key_prefix, describe, parse_store_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -131,8 +131,8 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @property
     def worker_count(self) -> int:
-        """The number of workers unless the command line sets it: by default one per CPU, or one for memory://."""
-        return self.workers or (1 if isinstance(self.store, MemoryConfig) else available_cpus())
+        """The number of workers unless the command line sets it: by default one per CPU."""
+        return self.workers or available_cpus()
 
     @property
     def max_readers(self) -> int:
@@ -170,6 +170,14 @@ class Settings(Struct, frozen=True, kw_only=True):
         if env.faults:
             raise SettingsError(sorted(env.faults))
         return structs.replace(settings, warnings=tuple(_warnings(env)))
+
+
+def export_store(config: StoreConfig, environ: MutableMapping[str, str] = os.environ) -> None:
+    """Set the store of the processes that this one starts, which read their settings themselves.
+
+    Only for a store whose URL has no secret, because :func:`describe` leaves secrets out.
+    """
+    environ["CARTSVC_STORE_URL"] = describe(config)
 
 
 def _policy(env: EnvReader) -> Policy:

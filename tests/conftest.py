@@ -24,10 +24,22 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 # A failed assert in the helpers shows its values, as in a test file. The modules below the package are included.
 pytest.register_assert_rewrite("tests.support")
 
+from tests.support.parsers import C_PARSER  # noqa: E402 - the line above precedes every import from there
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the two longest tests, because a process that gets one of them last works alone at the end."""
     items.sort(key=lambda item: not item.path.name.startswith("test_schemathesis"))
+
+
+# Without the C parser there is nothing to compare; the summary contains that.
+collect_ignore = [] if C_PARSER else ["unit/server/test_parsers.py"]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Report that one of gunicorn's parsers was not tested."""
+    if not C_PARSER:
+        terminalreporter.write_line("gunicorn's C parser is not installed: only its Python parser was tested")
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cartsvc.carts.cart import is_user_id, stored_size
 from cartsvc.errors import RecordUnreadable
@@ -24,8 +24,6 @@ class CartStore(ABC):
     A store is safe to use from many threads. A record counts as absent from its ``expires_at`` on, by the clock with
     which the store was opened. A store raises errors of :mod:`cartsvc.errors` only, and those of ``change``.
     """
-
-    shared: ClassVar[bool]  # whether other processes can see the same carts
 
     @abstractmethod
     def get(self, user_id: str) -> Record | None:

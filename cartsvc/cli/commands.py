@@ -7,8 +7,9 @@ import sys
 import tempfile
 from collections import Counter
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 import msgspec
@@ -33,23 +34,26 @@ _OUTCOMES = ("imported", "unchanged", "replaced", "skipped", "expired", "invalid
 _CONFLICTS = {"skipped": "has another record, which was kept", "replaced": "had another record, which was replaced"}
 
 
-class _Context(NamedTuple):
-    """The objects that the commands use."""
+class _Context:
+    """The objects that the commands use. The store is opened by the first command that uses it."""
 
-    store: CartStore
-    clock: Callable[[], int]
-    new_tag: Callable[[], str]
+    def __init__(
+        self, open_store: Callable[[], CartStore], *, clock: Callable[[], int], new_tag: Callable[[], str]
+    ) -> None:
+        self._open_store = open_store
+        self.clock = clock
+        self.new_tag = new_tag
+
+    @cached_property
+    def store(self) -> CartStore:
+        """The store of the running service."""
+        return self._open_store()
 
 
 class _Command(click.Command):
-    """A command that needs a shared store, and reports errors as messages without a traceback."""
+    """A command that reports errors as messages without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
-        if not ctx.obj.store.shared:
-            raise click.ClickException(
-                "This command does not support memory://, because its carts are inside the server process. Set "
-                "CARTSVC_STORE_URL to the lmdb://, valkey:// or postgresql:// URL of the service."
-            )
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
@@ -58,9 +62,14 @@ class _Command(click.Command):
             raise click.ClickException(_explain(error)) from error
 
 
-def carts_commands(store: CartStore, *, clock: Callable[[], int], new_tag: Callable[[], str]) -> click.Group:
-    """Return ``flask carts`` for this store. ``clock`` returns milliseconds since the epoch, ``new_tag`` new tokens."""
-    context = _Context(store, clock, new_tag)
+def carts_commands(
+    open_store: Callable[[], CartStore], *, clock: Callable[[], int], new_tag: Callable[[], str]
+) -> click.Group:
+    """Return ``flask carts`` for the store that ``open_store`` returns.
+
+    ``clock`` returns milliseconds since the epoch, ``new_tag`` new tokens.
+    """
+    context = _Context(open_store, clock=clock, new_tag=new_tag)
     commands = [_init, _export, _import, _stats, _purge]
     return click.Group(
         "carts",

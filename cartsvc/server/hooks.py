@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import signal
 import sys
 from typing import TYPE_CHECKING
 
+from gunicorn.http.message import _check_fast_parser
+
 from cartsvc.errors import StoreUnusable
-from cartsvc.server.startup import container_memory, files_warning, memory_warning, start_line
+from cartsvc.server.startup import container_memory, files_warning, memory_warning, room_warning, start_line
 from cartsvc.stores import lock_store
-from cartsvc.stores.urls import MemoryConfig
+from cartsvc.stores.memory import MemoryDirectory
+from cartsvc.stores.urls import MemoryConfig, describe
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gunicorn.arbiter import Arbiter
     from gunicorn.config import Config
     from gunicorn.http import Request
@@ -21,6 +25,9 @@ if TYPE_CHECKING:
 
     from cartsvc.server.slow_clients import ClientTimeouts
     from cartsvc.settings import Settings
+    from cartsvc.stores.urls import StoreConfig
+
+_STOPS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT)
 
 
 def raise_file_limit(wanted: int) -> int:
@@ -33,36 +40,38 @@ def raise_file_limit(wanted: int) -> int:
     return allowed
 
 
-def start_error(settings: Settings, cfg: Config) -> str | None:
-    """Return why a server must not start with these settings and command-line options; None if it may."""
-    if not isinstance(settings.store, MemoryConfig):
-        if cfg.preload_app:
-            return "with --preload all workers would share one open store. Leave it out."
-        return None
-    if cfg.workers > 1:
-        return (
-            f"{cfg.workers} workers were requested, and CARTSVC_STORE_URL=memory:// keeps carts in one process: with "
-            "more, each would have carts of its own. Set WEB_CONCURRENCY=1, or leave it and --workers out."
-        )
-    if cfg.max_requests:
-        return (
-            "--max-requests replaces the worker now and then, and CARTSVC_STORE_URL=memory:// keeps carts in it. "
-            "Leave it out."
-        )
+def start_error(store: StoreConfig, cfg: Config, *, takes_over: bool) -> str | None:
+    """Return why a server must not start with this store and these command-line options; None if it may.
+
+    ``takes_over`` is true for the server that a USR2 signal starts, which takes over the carts in memory.
+    """
+    if cfg.preload_app:
+        return "with --preload all workers would share one open store. Leave it out."
+    if isinstance(store, MemoryConfig) and store.path is not None and not takes_over:
+        return f"CARTSVC_STORE_URL={describe(store)} has the carts of another server. Set memory:// instead."
     return None
 
 
 def start_warnings(
-    settings: Settings, cfg: Config, *, container: int | None, open_files: int, connections: int, max_connections: int
+    settings: Settings,
+    cfg: Config,
+    *,
+    memory: int | None,
+    container: int | None,
+    open_files: int,
+    connections: int,
+    max_connections: int,
 ) -> list[str]:
     """Return the warnings of a start.
 
-    ``container`` is the memory limit of the container in bytes. A worker may open ``open_files`` files, which allow it
-    ``connections`` instead of ``max_connections`` connections.
+    ``memory`` is the size of memory:// in bytes, or None for other stores. ``container`` is the memory limit of the
+    container in bytes. A worker may open ``open_files`` files, which allow it ``connections`` instead of
+    ``max_connections`` connections.
     """
     found = [
         *settings.warnings,
-        memory_warning(container, store=settings.store, memory_limit=settings.memory_limit, workers=cfg.workers),
+        room_warning(memory, memory_limit=settings.memory_limit),
+        memory_warning(container, memory=memory, workers=cfg.workers),
         files_warning(connections, wanted=max_connections, files=open_files),
     ]
     if settings.auth is None:
@@ -71,7 +80,11 @@ def start_warnings(
 
 
 class Hooks:
-    """The functions that gunicorn calls, with the settings that they need."""
+    """The functions that gunicorn calls, with the settings that they need.
+
+    ``export_store`` sets the store of a configuration for the processes that this one starts, by default, or in the
+    environment that is its second argument.
+    """
 
     def __init__(
         self,
@@ -81,51 +94,65 @@ class Hooks:
         open_files: int,
         connections: int,
         max_connections: int,
+        export_store: Callable[..., None],
     ) -> None:
         self._settings = settings
+        self._export_store = export_store
         self._timeouts = timeouts
         self._open_files = open_files
         self._connections = connections
         self._max_connections = max_connections
-        self._one_process = isinstance(settings.store, MemoryConfig)
 
     def on_starting(self, server: Arbiter) -> None:
-        """Log warnings, reject unsafe combinations of settings and command-line options, and lock the store."""
-        container, cfg = container_memory(), server.cfg
+        """Reject unsafe combinations of settings and command-line options, lock the store, and log warnings."""
+        settings, container, cfg = self._settings, container_memory(), server.cfg
+        error = start_error(settings.store, cfg, takes_over=server.master_pid != 0)
+        if error is not None:
+            sys.exit(f"cartsvc cannot start: {error}")
+        try:
+            lock = lock_store(settings.store, memory_limit=settings.memory_limit, max_readers=settings.max_readers)
+        except StoreUnusable as unusable:
+            sys.exit(f"cartsvc cannot start: {unusable}")
+        server.store_lock = lock  # for the life of the server
+        store, memory = settings.store, None
+        if isinstance(lock, MemoryDirectory):
+            store, memory = MemoryConfig(lock.path), lock.size
+            self._export_store(store)
         for warning in start_warnings(
-            self._settings,
+            settings,
             cfg,
+            memory=memory,
             container=container,
             open_files=self._open_files,
             connections=self._connections,
             max_connections=self._max_connections,
         ):
             server.log.warning(warning)
-        error = start_error(self._settings, cfg)
-        if error is not None:
-            sys.exit(f"cartsvc cannot start: {error}")
-        try:
-            server.store_lock = lock_store(self._settings.store)  # for the life of the server; its workers inherit it
-        except StoreUnusable as unusable:
-            sys.exit(f"cartsvc cannot start: {unusable}")
         server.log.info(
             start_line(
-                self._settings.store,
-                memory_limit=self._settings.memory_limit,
+                store,
+                memory=memory,
                 container=container,
                 workers=cfg.workers,
                 worker_class=getattr(server.worker_class, "kind", cfg.worker_class_str),
                 threads=cfg.threads,
+                parser="C" if _check_fast_parser(cfg) else "Python",  # gunicorn's own choice, for each request
                 connections=cfg.worker_connections,
-                auth="none" if self._settings.auth is None else "jwt",
+                auth="none" if settings.auth is None else "jwt",
             )
         )
 
     def post_fork(self, server: Arbiter, worker: Worker) -> None:
-        """Handle SIGTERM while a worker boots. Until then it has the arbiter's handler, which only queues signals."""
-        signal.signal(signal.SIGTERM, lambda *_: setattr(worker, "alive", False))
+        """Give the arbiter's lock back, and handle the signals that stop a worker while it boots.
+
+        Until then the worker has the arbiter's handlers, which only queue signals.
+        """
+        if isinstance(server.store_lock, MemoryDirectory):
+            server.store_lock.leave()  # a worker has its own, so that the last one can remove what a killed master left
+        for each in _STOPS:
+            signal.signal(each, lambda *_: setattr(worker, "alive", False))
         while not server.SIG_QUEUE.empty():  # this process's copy, which has the signals that arrived since the fork
-            if server.SIG_QUEUE.get() == signal.SIGTERM:
+            if server.SIG_QUEUE.get() in _STOPS:
                 worker.alive = False
 
     def post_worker_init(self, worker: Worker) -> None:
@@ -144,13 +171,11 @@ class Hooks:
         self._timeouts.finish_request(request)
 
     def pre_exec(self, server: Arbiter) -> None:
-        """End the second server that a USR2 signal starts: with memory:// it would have carts of its own."""
-        if self._one_process:
-            server.log.warning("memory:// keeps carts in one process: no second server is started")
-            os._exit(1)
+        """Pass the carts in memory on to the server that a USR2 signal starts."""
+        if isinstance(server.store_lock, MemoryDirectory):
+            self._export_store(MemoryConfig(server.store_lock.path), server.cfg.env_orig)
 
-    def nworkers_changed(self, server: Arbiter, new: int, old: int | None) -> None:
-        """Undo the second worker that a TTIN signal adds: with memory:// it would have carts of its own."""
-        if self._one_process and old is not None and new > 1:
-            server.log.warning("memory:// keeps carts in one process: no worker is added")
-            server.num_workers = 1
+    def on_exit(self, server: Arbiter) -> None:
+        """Leave the carts in memory to the server that a USR2 signal has started, if it runs."""
+        if isinstance(server.store_lock, MemoryDirectory) and server.reexec_pid != 0:
+            server.store_lock.leave()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cartsvc.stores.urls import POOL_SIZE, LmdbConfig, MemoryConfig, describe
+from cartsvc.stores.urls import POOL_SIZE, LmdbConfig, describe
 from cartsvc.version import __version__
 
 if TYPE_CHECKING:
@@ -45,19 +45,31 @@ def connections_within(files: int, *, wanted: int, pools: int) -> int:
     return max(1, min(wanted, found))
 
 
-def memory_warning(container: int | None, *, store: StoreConfig, memory_limit: int, workers: int) -> str | None:
-    """Return what to log when the container's memory is smaller than what carts and processes may take."""
+def room_warning(memory: int | None, *, memory_limit: int) -> str | None:
+    """Return what to log when memory:// had to become smaller than its limit. Sizes are in bytes."""
+    if memory is None or memory + _KIB**2 > memory_limit:
+        return None
+    return (
+        f"memory:// is limited to {_size(memory)}, not to CARTSVC_MEMORY_LIMIT of {_size(memory_limit)}, because its "
+        "file system has no more room. Enlarge /dev/shm (shm_size of a container), or lower CARTSVC_MEMORY_LIMIT."
+    )
+
+
+def memory_warning(container: int | None, *, memory: int | None, workers: int) -> str | None:
+    """Return what to log when the container's memory is smaller than what carts and processes may take.
+
+    ``memory`` is the size of memory:// in bytes, or None for other stores.
+    """
     own = (workers + 1) * _PROCESS
-    needed = own + (memory_limit if isinstance(store, MemoryConfig) else 0)
+    needed = own + (memory or 0)
     if container is None or container >= needed:
         return None
     text = f"the container has {_size(container)} of memory, and the service may take {_size(needed)}: "
     processes = f"{_size(_PROCESS)} for each of {workers + 1} processes"
-    if isinstance(store, MemoryConfig):
+    if memory is not None:
         return (
-            f"{text}CARTSVC_MEMORY_LIMIT of {_size(memory_limit)} for carts, and {processes}. The kernel would "
-            "kill the worker, and all carts would be lost. "
-            "Give the container more memory, or lower CARTSVC_MEMORY_LIMIT."
+            f"{text}{_size(memory)} for carts, and {processes}. The kernel would kill processes, and the carts are "
+            "lost when the server ends. Give the container more memory, or lower CARTSVC_MEMORY_LIMIT."
         )
     return (
         f"{text}{processes}. The kernel would kill workers. Give the container more memory, or lower WEB_CONCURRENCY."
@@ -77,22 +89,23 @@ def files_warning(connections: int, *, wanted: int, files: int) -> str | None:
 def start_line(
     store: StoreConfig,
     *,
-    memory_limit: int,
+    memory: int | None,
     container: int | None,
     workers: int,
     worker_class: str,
     threads: int,
+    parser: str,
     connections: int,
     auth: str,
 ) -> str:
     """Return the line that describes the configuration of a server. It contains no password.
 
-    For example: ``cartsvc 0.1.0: store memory:// (512 MiB, container 1 GiB), 1 gevent worker, 2000 connections, auth
-    none``.
+    For example: ``cartsvc 0.1.0: store memory:///dev/shm/cartsvc-memory-7dk2 (512 MiB, container 1 GiB), 2 gevent
+    workers (C parser), 2000 connections each, auth none``.
     """
     limits = []
-    if isinstance(store, MemoryConfig):
-        limits = [_size(memory_limit)]
+    if memory is not None:
+        limits = [_size(memory)]
     elif isinstance(store, LmdbConfig):
         limits = [f"sync {store.sync}", f"map {_size(store.map_size)}"]
     if container is not None:
@@ -101,7 +114,7 @@ def start_line(
     kind = f"{worker_class} worker{'' if workers == 1 else 's'}"
     parts = [
         f"store {describe(store)}{shown}",
-        f"{workers} {kind}{f' of {threads} threads' if threads > 1 else ''}",
+        f"{workers} {kind}{f' of {threads} threads' if threads > 1 else ''} ({parser} parser)",
         f"{connections} connections{'' if workers == 1 else ' each'}",
         f"auth {auth}",
     ]

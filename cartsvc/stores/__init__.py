@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cartsvc.carts.store import CartStore
+    from cartsvc.stores.lmdb_lock import DirectoryLock
+    from cartsvc.stores.memory import MemoryDirectory
     from cartsvc.stores.urls import StoreConfig
 
 # ruff: noqa: PLC0415 - only the chosen store is imported
@@ -27,17 +29,19 @@ def open_store(
     timeout: float,
     key_prefix: str = KEY_PREFIX,
 ) -> CartStore:
-    """Open the store of this configuration.
+    """Open the store of this configuration. ``memory://`` without a path is private to this process.
 
-    ``clock`` returns milliseconds since the epoch; ``memory_limit`` is in bytes; ``max_readers`` is the maximum number
-    of threads in all processes together; ``timeout`` is the time of one request in seconds; ``key_prefix`` begins each
-    key in Valkey. Raises StoreUnusable.
+    ``clock`` returns milliseconds since the epoch; ``memory_limit`` is the size of ``memory://`` in bytes;
+    ``max_readers`` is the maximum number of threads in all processes together; ``timeout`` is the time of one request
+    in seconds; ``key_prefix`` begins each key in Valkey. Raises StoreUnusable.
     """
     match config:
         case MemoryConfig():
-            from cartsvc.stores.memory import MemoryStore
+            from cartsvc.stores.lmdb import LmdbStore
 
-            return MemoryStore(clock=clock, limit=memory_limit)
+            directory = _memory_directory(config, limit=memory_limit, max_readers=max_readers, private=True)
+            engine = LmdbConfig(directory.path, sync="off", map_size=0)
+            return LmdbStore(engine, clock=clock, max_readers=max_readers, lock=directory)
         case LmdbConfig():
             from cartsvc.stores.lmdb import LmdbStore
 
@@ -75,13 +79,38 @@ def count_pools(config: StoreConfig) -> int:
     return max(len(config.hosts), _CLUSTER_NODES) if config.cluster else 1
 
 
-def lock_store(config: StoreConfig) -> object:
-    """Lock the store against servers that must not share it with this one, for the life of the object returned.
+def lock_store(config: StoreConfig, *, memory_limit: int, max_readers: int) -> DirectoryLock | None:
+    """Lock the store against servers that must not share it with this one, until the lock is closed.
 
-    Call it before the workers are forked. Raises StoreUnusable if another server has the lock.
+    Call it before the workers are forked. The lock of ``memory://`` is a MemoryDirectory, with which the carts end. The
+    arguments are those of :func:`open_store`. Raises StoreUnusable if another server has the lock.
     """
-    if isinstance(config, LmdbConfig):
-        from cartsvc.stores.lmdb_lock import DirectoryLock
+    match config:
+        case MemoryConfig():
+            return _memory_directory(config, limit=memory_limit, max_readers=max_readers, private=False)
+        case LmdbConfig():
+            from cartsvc.stores.lmdb_lock import DirectoryLock
 
-        return DirectoryLock(config.path)
-    return None
+            return DirectoryLock(config.path)
+        case ValkeyConfig() | PostgresqlConfig():
+            return None
+
+
+def running_store(config: StoreConfig) -> StoreConfig:
+    """Return the configuration with which a command opens the store of the server that runs on the same machine.
+
+    For ``memory://`` it names the directory of that server. Raises StoreUnusable unless there is exactly one.
+    """
+    if config != MemoryConfig():
+        return config
+    from cartsvc.stores.memory import find_server
+
+    return MemoryConfig(find_server())
+
+
+def _memory_directory(config: MemoryConfig, *, limit: int, max_readers: int, private: bool) -> MemoryDirectory:
+    from cartsvc.stores.memory import MemoryDirectory
+
+    if config.path is not None:
+        return MemoryDirectory(config.path)
+    return MemoryDirectory.create(limit, max_readers=max_readers, private=private)

@@ -8,7 +8,7 @@ import time
 from abc import abstractmethod
 from contextlib import contextmanager
 from itertools import count
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cartsvc.carts import record as records
 from cartsvc.carts.store import CartStore, T, allowed_when_full
@@ -37,8 +37,6 @@ class CompareAndSetStore(CartStore):
     ``timeout`` bounds all calls of one request together, in seconds: waiting for the lock, for a connection and for the
     server. ``clock`` returns milliseconds since the epoch.
     """
-
-    shared: ClassVar[bool] = True
 
     def __init__(self, *, clock: Callable[[], int], timeout: float) -> None:
         self._clock = clock

@@ -7,7 +7,7 @@ import os
 import time
 from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import islice
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import lmdb
 
@@ -38,17 +38,19 @@ class LmdbStore(CartStore):
 
     Each process opens its own store, after its fork. ``max_readers`` is the maximum number of threads, in all processes
     together, that read at the same time. Write transactions of all processes are serialised; a read never waits.
+    ``lock`` is the lock on the directory, by default a new one; the store closes it. A ``map_size`` of 0 is that of the
+    existing file.
     """
 
-    shared: ClassVar[bool] = True
-
-    def __init__(self, config: LmdbConfig, *, clock: Callable[[], int], max_readers: int) -> None:
+    def __init__(
+        self, config: LmdbConfig, *, clock: Callable[[], int], max_readers: int, lock: DirectoryLock | None = None
+    ) -> None:
         self._clock = clock
         self._path = config.path
         self._pid = os.getpid()
         self._checked_at = time.monotonic()
         with ExitStack() as opened:
-            opened.enter_context(closing(DirectoryLock(config.path)))
+            opened.enter_context(closing(lock or DirectoryLock(config.path)))
             try:
                 self._env = lmdb.open(
                     config.path,
@@ -65,7 +67,7 @@ class LmdbStore(CartStore):
                 self._env.reader_check()
                 self._records = self._env.open_db(b"records")
                 self._expiry_index = self._env.open_db(b"due")  # minute (8 bytes, big-endian) and user_id; no values
-                self._max_pages = self._page_limit(config.map_size)
+                self._max_pages = self._page_limit(config.map_size or self._env.info()["map_size"])
             except lmdb.Error as error:
                 raise StoreUnusable(f"{config.path} cannot be opened: {error}.") from error
             self._opened = opened.pop_all()

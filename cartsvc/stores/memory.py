@@ -1,187 +1,171 @@
-"""The memory store: records as bytes in one process, with one lock."""
+"""The directory behind memory://: LMDB's files in memory, which the workers of one server share."""
 
 from __future__ import annotations
 
-import heapq
-import sys
-import threading
-from contextlib import suppress
-from typing import TYPE_CHECKING, ClassVar
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+import weakref
+from contextlib import closing, suppress
+from pathlib import Path
 
-from cartsvc.carts import record as records
-from cartsvc.carts.store import CartStore, T, allowed_when_full, check_name
-from cartsvc.errors import RecordUnreadable, StoreFull
+import lmdb
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+from cartsvc.errors import StoreUnusable
+from cartsvc.stores.lmdb_lock import LOCK_FILE, DirectoryLock
 
-    from cartsvc.carts.record import Record
-
-_SECOND_MS, _MINUTE_MS = 1_000, 60_000
-_INDEX_OVERHEAD = 150  # bytes per record in the two tables, without its key and its own bytes: measured, rounded up
-_SPARSE = 500  # bytes per entry from which on a set is rebuilt; a set that only grew has at most 130
-_PURGE_PER_WRITE = 8  # expired records that a write removes in addition
-_SMALLEST = 360  # bytes of the limit that the smallest cart takes
+_MEMORY = Path("/dev/shm")  # noqa: S108 - each directory in it is made by mkdtemp
+_SERVER, _PRIVATE = "cartsvc-memory-", "cartsvc-private-"  # how the names of directories begin
+_MIB = 2**20
+_MIN_SIZE = _MIB  # of the file with the carts
+_SPARE = _MIB  # left to the other files in this memory, such as gunicorn's heartbeats
+_PAGE = 4096  # bytes; LMDB's maps are multiples of it
+_SETTLED_S = 60  # a directory without a lock file and younger than this is being created
 
 
-class MemoryStore(CartStore):
-    """Keep records in the memory of one process; they are lost when it ends.
+class MemoryDirectory(DirectoryLock):
+    """A directory in memory, locked by this process until it is closed. The last process that closes it removes it.
 
-    Records are kept as bytes, which are compact and cannot be changed outside the store. ``limit`` bounds all keys and
-    records together, in bytes, including what Python adds to each of them.
+    The lock of a process that was killed ends with it, so :meth:`create` can remove what such a server left behind.
     """
 
-    shared: ClassVar[bool] = False
+    def __init__(self, path: str) -> None:
+        """Lock a directory that :meth:`create` made. Raises StoreUnusable if no server uses it any more."""
+        super().__init__(path)
+        self.path = path
+        # Also when the process ends; a forked process must not remove the directory of its parent.
+        self._finalizer = weakref.finalize(self, _close, path, self._file, os.getpid())
+        if not (Path(path) / "data.mdb").exists():
+            self.close()
+            raise StoreUnusable(f"{path} contains no carts: its server has stopped.")
 
-    def __init__(self, *, clock: Callable[[], int], limit: int) -> None:
-        self._clock = clock
-        self._limit = limit
-        self._lock = threading.Lock()
-        self._records: dict[str, bytes] = {}
-        self._used = 0
-        # The user_ids that expire in each minute, and a heap of these minutes, so that a write finds expired records
-        # without a search.
-        self._expiry_index: dict[int, set[str]] = {}
-        self._minutes: list[int] = []
-        self._searched_at = 0  # when the current minute was last searched, because the store was full
+    @classmethod
+    def create(
+        cls, limit: int, *, max_readers: int, private: bool = False, memory: Path | None = None
+    ) -> MemoryDirectory:
+        """Create a directory whose file may grow to ``limit`` bytes, or to the room in ``memory`` if that is less.
 
-    def get(self, user_id: str) -> Record | None:
-        """Read the record, without the lock."""
-        # Reading a dict is atomic, and the bytes never change.
-        stored = self._stored(user_id)
-        return stored if stored is not None and stored.is_live(self._clock()) else None
-
-    def update(self, user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
-        """Change the record while holding the lock."""
-        with self._lock:
-            now = self._clock()
-            self._clear(now, _PURGE_PER_WRITE)
-            old = self._stored(user_id)
-            if old is not None and not old.is_live(now):
-                self._drop(user_id, old)
-                old = None
-            new, result = change(old)
-            if new is not None and new is not old:
-                self._put(user_id, old, new, now)
-            elif new is None and old is not None:
-                self._drop(user_id, old)
-            return result
-
-    def scan(self) -> Iterator[tuple[str, Record | RecordUnreadable]]:
-        """Read the records of all user_ids that exist at the start."""
-        for user_id in list(self._records):
-            try:
-                check_name(user_id)
-                record = self.get(user_id)
-            except RecordUnreadable as error:
-                yield user_id, error
-            else:
-                if record is not None:
-                    yield user_id, record
-
-    def delete(self, user_id: str) -> Record | RecordUnreadable | None:
-        """Remove the record. A record that cannot be decoded is removed from the index by a search."""
-        with self._lock:
-            try:
-                record = self._stored(user_id)
-            except RecordUnreadable as error:
-                for users in self._expiry_index.values():
-                    users.discard(user_id)
-                self._used -= _memory_cost(user_id, self._records.pop(user_id))
-                return error
-            if record is not None:
-                self._drop(user_id, record)
-            return record
-
-    def purge_expired(self) -> int:
-        """Drop all expired records."""
-        with self._lock:
-            before, now = len(self._records), self._clock()
-            self._searched_at = 0
-            self._clear(now, sys.maxsize)
-            self._clear_this_minute(now)
-            return before - len(self._records)
-
-    def ping(self) -> None:
-        """Compare the memory used with the limit.
-
-        The store is full if the smallest cart does not fit into the limit after all expired records are dropped.
+        :func:`find_server` finds a directory unless it is ``private`` to this process. ``memory`` is a memory file
+        system: by default /dev/shm, or the temporary directory where there is none. What killed servers left there is
+        removed first. Raises StoreUnusable if there is no room.
         """
-        with self._lock:
-            if self._used + _SMALLEST <= self._limit:
-                return
-            now = self._clock()
-            self._clear(now, sys.maxsize)
-            self._clear_this_minute(now)
-            if self._used + _SMALLEST > self._limit:
-                raise StoreFull
+        memory = memory or _memory()
+        _remove_leftovers(memory)
+        size = min(limit, free_bytes(memory) - _SPARE)
+        if size < _MIN_SIZE:
+            raise StoreUnusable(
+                f"{memory} has {free_bytes(memory)} bytes left, and memory:// needs at least {_MIN_SIZE + _SPARE}."
+            )
+        while True:
+            try:
+                path = tempfile.mkdtemp(prefix=_PRIVATE if private else _SERVER, dir=memory)
+                _create_files(path, size // _PAGE * _PAGE, max_readers)
+            except (OSError, lmdb.Error) as error:
+                raise StoreUnusable(f"{memory} cannot be used for carts: {error}.") from error
+            try:
+                return cls(path)
+            except StoreUnusable:
+                # Another server that is starting may have removed the directory just before it was locked.
+                if Path(path).exists():
+                    raise
+
+    @property
+    def size(self) -> int:
+        """How large the file with the carts may become, in bytes. Not for a process that has opened it."""
+        with closing(lmdb.open(self.path, map_size=0, max_dbs=2)) as carts:
+            return int(carts.info()["map_size"])
 
     def close(self) -> None:
-        """Drop all records."""
-        with self._lock:
-            self._records.clear()
+        """Release the lock, and remove the directory if no other process has locked it."""
+        self._finalizer()
 
-    def _stored(self, user_id: str) -> Record | None:
-        data = self._records.get(user_id)
-        return None if data is None else records.decode(data)
-
-    def _put(self, user_id: str, old: Record | None, new: Record, now: int) -> None:
-        data = records.encode(new)
-        growth = _memory_cost(user_id, data)
-        if old is not None:
-            growth -= _memory_cost(user_id, self._records[user_id])
-        if growth > 0 and self._used + growth > self._limit and not allowed_when_full(old, new):
-            self._clear(now, sys.maxsize)
-            self._clear_this_minute(now)
-            if self._used + growth > self._limit:
-                raise StoreFull
-        minute = new.expires_at // _MINUTE_MS
-        if old is None or old.expires_at // _MINUTE_MS != minute:
-            if minute not in self._expiry_index:
-                self._expiry_index[minute] = set()
-                heapq.heappush(self._minutes, minute)
-            if old is not None:
-                self._forget(user_id, old)
-            self._expiry_index[minute].add(user_id)
-        self._records[user_id] = data
-        self._used += growth
-
-    def _drop(self, user_id: str, record: Record) -> None:
-        self._forget(user_id, record)
-        self._used -= _memory_cost(user_id, self._records.pop(user_id))
-
-    def _forget(self, user_id: str, record: Record) -> None:
-        """Remove a record from the index. A set keeps the memory of its largest size, so a sparse set is rebuilt."""
-        minute = record.expires_at // _MINUTE_MS
-        users = self._expiry_index[minute]
-        users.discard(user_id)
-        if sys.getsizeof(users) > _SPARSE * (len(users) + 1):
-            self._expiry_index[minute] = set(users)
-
-    def _clear(self, now: int, max_count: int) -> None:
-        """Drop at most ``max_count`` records of the minutes that are over."""
-        while self._minutes and self._minutes[0] < now // _MINUTE_MS:
-            users = self._expiry_index[self._minutes[0]]
-            while users and max_count:
-                user_id = users.pop()
-                self._used -= _memory_cost(user_id, self._records.pop(user_id))
-                max_count -= 1
-            if users:
-                return
-            del self._expiry_index[heapq.heappop(self._minutes)]
-
-    def _clear_this_minute(self, now: int) -> None:
-        """Drop the expired records of the current minute, at most once per second, because that is a search."""
-        if abs(now - self._searched_at) < _SECOND_MS:
-            return
-        self._searched_at = now
-        for user_id in list(self._expiry_index.get(now // _MINUTE_MS, ())):
-            with suppress(RecordUnreadable):  # it is dropped when its minute is over
-                record = records.decode(self._records[user_id])
-                if not record.is_live(now):
-                    self._drop(user_id, record)
+    def leave(self) -> None:
+        """Release the lock, and leave the directory to a server that is about to lock it."""
+        if self._finalizer.detach() is not None:
+            super().close()
 
 
-def _memory_cost(user_id: str, data: bytes) -> int:
-    """Return how many bytes of the limit this record takes. Its key is in both tables."""
-    return 2 * sys.getsizeof(user_id) + sys.getsizeof(data) + _INDEX_OVERHEAD
+def free_bytes(memory: Path) -> int:
+    """Return how many bytes a file system has left."""
+    disk = os.statvfs(memory)
+    return disk.f_bavail * disk.f_frsize
+
+
+def find_server(memory: Path | None = None) -> str:
+    """Return the directory of the server that this user runs on this machine. Raises StoreUnusable unless it is one."""
+    found = sorted(str(each) for each in _directories(memory or _memory(), _SERVER) if _is_locked(each))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise StoreUnusable("no server with CARTSVC_STORE_URL=memory:// runs here as this user.")
+    urls = " ".join(f"memory://{path}" for path in found)
+    raise StoreUnusable(f"{len(found)} servers run here; set CARTSVC_STORE_URL to the URL in the server's log: {urls}")
+
+
+def _memory() -> Path:
+    if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK):
+        return _MEMORY
+    try:
+        return Path(tempfile.gettempdir())
+    except OSError as error:
+        raise StoreUnusable("there is no writable directory for memory://: mount a tmpfs at /dev/shm.") from error
+
+
+def _create_files(path: str, size: int, max_readers: int) -> None:
+    """Create LMDB's files, with a size and a number of readers that apply to all processes.
+
+    The lock file is written through a map, so a process would be killed (SIGBUS) if its pages did not exist once the
+    memory is full. The carts are written with write(2), which returns an error.
+    """
+    lmdb.open(path, map_size=size, max_readers=max_readers, max_dbs=2, mode=0o600, sync=False).close()
+    with (Path(path) / "lock.mdb").open("r+b") as lock:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(lock.fileno(), 0, os.fstat(lock.fileno()).st_size)
+
+
+def _directories(memory: Path, prefix: str) -> list[Path]:
+    """Return our directories. Those of other users are theirs, and a link could lead anywhere."""
+    found = []
+    for directory in memory.glob(f"{prefix}*"):
+        with suppress(OSError):
+            if directory.lstat().st_uid == os.geteuid() and directory.is_dir() and not directory.is_symlink():
+                found.append(directory)
+    return found
+
+
+def _remove_leftovers(memory: Path) -> None:
+    for directory in [*_directories(memory, _SERVER), *_directories(memory, _PRIVATE)]:
+        try:
+            lock = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            with suppress(OSError):
+                if time.time() - directory.stat().st_mtime > _SETTLED_S:
+                    shutil.rmtree(directory, ignore_errors=True)
+        else:
+            _close(str(directory), lock, os.getpid())
+
+
+def _is_locked(directory: Path) -> bool:
+    try:
+        lock = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def _close(path: str, lock: int, pid: int) -> None:
+    """Release a lock, and remove the directory if nothing else has locked it. Do nothing in a forked process."""
+    if os.getpid() != pid:
+        return
+    with suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(path, ignore_errors=True)
+    os.close(lock)

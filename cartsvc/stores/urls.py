@@ -32,7 +32,9 @@ _SYNC_MODES: dict[str, Sync] = {"on": "on", "lazy": "lazy", "off": "off"}
 
 
 class MemoryConfig(Struct, frozen=True):
-    """``memory://``"""
+    """``memory://``, or ``memory:///path`` for the directory of a running server."""
+
+    path: str | None = None
 
 
 class LmdbConfig(Struct, frozen=True):
@@ -102,7 +104,7 @@ def describe(config: StoreConfig) -> str:
     """Return the URL of this store for a log: without user, password and options."""
     match config:
         case MemoryConfig():
-            return "memory://"
+            return f"memory://{config.path or ''}"
         case LmdbConfig():
             return f"lmdb://{config.path}"
         case ValkeyConfig():
@@ -125,6 +127,8 @@ def parse_store_url(url: str) -> StoreConfig:
     scheme = parts.scheme
     if url == "memory://":
         return MemoryConfig()
+    if scheme == "memory" and url == f"memory://{parts.path}" and parts.path.startswith("/") and parts.path.strip("/"):
+        return MemoryConfig(parts.path)
     if scheme == "lmdb":
         return _lmdb(parts)
     if match := re.fullmatch(r"(valkey|redis|rediss|valkeys)(\+cluster)?", scheme):

@@ -51,7 +51,6 @@ class LoggedStore(CartStore):
     """
 
     def __init__(self, inner: CartStore, *, monotonic: Callable[[], float]) -> None:
-        self.shared = inner.shared  # type: ignore[misc]
         self._inner = inner
         self._monotonic = monotonic
         self._lock = threading.Lock()

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cartsvc.stores.memory import MemoryStore
 from tests.support.api_client import make_client, pointers, problem
+from tests.support.memory_store import MemoryStore
 
 if TYPE_CHECKING:
     from werkzeug.test import TestResponse

@@ -9,8 +9,8 @@ import pytest
 from msgspec import structs
 
 from cartsvc.carts.record import Seal
-from cartsvc.stores.memory import MemoryStore
 from tests.support.api_client import JSON, MALFORMED_TAGS, SUFFIXES, make_client, pointers, problem, state
+from tests.support.memory_store import MemoryStore
 
 if TYPE_CHECKING:
     from werkzeug.test import TestResponse

@@ -198,7 +198,7 @@ def test_what_is_wrong_with_the_request_is_told_first() -> None:
 
 def test_the_memory_store_full() -> None:
     """CARTSVC_MEMORY_LIMIT ends in 507, never in a lost cart: carts can be read, reduced and deleted."""
-    client = make_client(memory_limit=20_000)
+    client = make_client(memory_limit=2**20)
     statuses: list[int] = []
     while not statuses or statuses[-1] == 200:
         statuses.append(client.post(f"/cart/user-{len(statuses)}", json=BIG | {"quantity": 9}).status_code)
@@ -211,7 +211,8 @@ def test_the_memory_store_full() -> None:
     assert problem(client.post("/cart/user-0/items", json=more)) == (507, "store-full")
     assert client.patch(f"/cart/user-0/items/{item}", json={"quantity": 1}).json["total_quantity"] == 1
     assert client.delete(f"/cart/user-0/items/{item}").json["item_count"] == 0
-    assert client.delete("/cart/user-1").status_code == 204
+    for number in range(100, 200):  # neighbours, because room is counted in pages of several carts
+        assert client.delete(f"/cart/user-{number}").status_code == 204
     assert client.post(f"/cart/user-{len(statuses) - 1}", json=BIG).status_code == 200
 
 

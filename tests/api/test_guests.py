@@ -10,8 +10,8 @@ from urllib.parse import urljoin
 import pytest
 
 from cartsvc.errors import StoreError
-from cartsvc.stores.memory import MemoryStore
 from tests.support.api_client import RaisingStore, make_client
+from tests.support.memory_store import MemoryStore
 
 if TYPE_CHECKING:
     from tests.support.api_client import Client

@@ -11,7 +11,6 @@ import pytest
 
 from cartsvc.errors import StoreError, StoreFull
 from cartsvc.stores.lmdb import LmdbStore
-from cartsvc.stores.memory import MemoryStore
 from cartsvc.stores.urls import LmdbConfig
 from tests.support.api_client import RaisingStore, make_client, problem
 from tests.support.store_contract import a_record, put
@@ -32,12 +31,6 @@ def test_all_is_well(client: Client, path: str, body: dict[str, str]) -> None:
     """200, and a body for people."""
     response = client.get(path)
     assert (response.status_code, response.json) == (200, body)
-
-
-@contextmanager
-def _memory(_: Path) -> Iterator[tuple[Client, Callable[[], None], Callable[[], None]]]:
-    store = MemoryStore(clock=_clock, limit=50_000)
-    yield make_client(store=store), lambda: _fill(store), lambda: _empty(store)
 
 
 @contextmanager
@@ -72,7 +65,7 @@ def _empty(store: CartStore) -> None:
         store.delete(user_id)
 
 
-@pytest.mark.parametrize("opened", [_memory, _lmdb, _valkey])
+@pytest.mark.parametrize("opened", [_lmdb, _valkey])
 def test_a_full_store_is_ready(opened: Callable[[Path], Any], tmp_path: Path) -> None:
     """200 on each store, because carts can be read and reduced; the body shows that they cannot grow."""
     mug = {"product_id": "mug", "quantity": 1}

@@ -389,7 +389,7 @@ def test_problems_of_many_lines_stay_small(client: Client) -> None:
     assert len(response.data) < 10_000
 
 
-# ---- bounds ----
+# ---- bounds: each rule once; tests/unit/carts/test_cart_limits.py has its edges ----
 
 
 @LINES
@@ -397,35 +397,13 @@ def test_problems_of_many_lines_stay_small(client: Client) -> None:
     ("item", "wrong"),
     [
         ({"quantity": 0}, "/quantity"),
-        ({"quantity": -1}, "/quantity"),
-        ({"quantity": 1000}, "/quantity"),
         ({"unit_price": -1}, "/unit_price"),
-        ({"unit_price": 10**10 + 1}, "/unit_price"),
         ({"currency": "eur"}, "/currency"),
-        ({"currency": "EU"}, "/currency"),
-        ({"currency": "EURO"}, "/currency"),
-        ({"currency": "E1R"}, "/currency"),
-        ({"currency": "EUR\n"}, "/currency"),
-        ({"currency": " EUR"}, "/currency"),
-        ({"currency": "ÄÖÜ"}, "/currency"),
-        ({"currency": ""}, "/currency"),
         ({"unit_price": None}, "/unit_price"),
-        ({"product_id": ""}, "/product_id"),
-        ({"product_id": "x" * 129}, "/product_id"),
-        ({"product_id": "a\nb"}, "/product_id"),
         ({"product_id": "a\x00"}, "/product_id"),
-        ({"product_id": "\x7f"}, "/product_id"),
-        ({"product_id": "\x85"}, "/product_id"),
         ({"options": {f"o{number}": "" for number in range(11)}}, "/options"),
-        ({"options": {"": "x"}}, "/options"),
         ({"options": {"x" * 65: "x"}}, "/options"),
-        ({"options": {"a\x00b": "x"}}, "/options"),
-        ({"options": {"\x7f": "x"}}, "/options"),
-        ({"options": {"size": "x" * 257}}, "/options/size"),
-        ({"options": {"size": "a\x0bb"}}, "/options/size"),
-        ({"options": {"a\nb": "x"}}, "/options"),
         ({"options": {"e\u0301": "x", "\u00e9": "x"}}, "/options/\u00e9"),
-        ({"options": {"size": "\x9f"}}, "/options/size"),
         ({"options": {"a/b~": "\x00"}}, "/options/a~1b~0"),
     ],
     ids=repr,
@@ -445,20 +423,11 @@ def test_prices_and_currencies_need_each_other(client: Client, call: Call) -> No
 @pytest.mark.parametrize(
     "item",
     [
-        {"quantity": 1},
         {"quantity": 999},
-        {"unit_price": 0},
         {"unit_price": 10**10},
-        {"currency": "XXX"},
-        {"product_id": "x"},
-        {"product_id": "x" * 128},
         {"product_id": "größe 🛒/~%"},
-        {"product_id": "\u00e9"},
         {"product_id": "\u200b\u202e\ufeff\u3000"},
         {"options": {"note": "Happy\r\n\tBirthday"}},
-        {"options": {}},
-        {"options": {f"o{number}": "" for number in range(10)}},
-        {"options": {"x" * 64: "x" * 256}},
         {"options": {"🛒" * 64: "🛒" * 256}},
     ],
     ids=repr,
@@ -514,23 +483,11 @@ def test_what_one_request_breaks_alone(
         assert client.get("/cart/alice").json["version"] == 0
 
 
-@pytest.mark.parametrize(
-    ("limits", "right", "wrong"),
-    [
-        ({"max_quantity": 3}, {"quantity": 3}, {"quantity": 4}),
-        ({"max_unit_price": 9}, {"unit_price": 9}, {"unit_price": 10}),
-        ({"max_options": 1}, {"options": {"a": ""}}, {"options": {"a": "", "b": ""}}),
-        ({"max_option_name": 2}, {"options": {"aa": ""}}, {"options": {"aaa": ""}}),
-        ({"max_option_value": 2}, {"options": {"a": "bb"}}, {"options": {"a": "bbb"}}),
-    ],
-    ids=lambda value: next(iter(value)),
-)
-def test_limits_are_settings(limits: dict[str, int], right: dict[str, Any], wrong: dict[str, Any]) -> None:
+def test_limits_are_settings() -> None:
     """The limit set is the limit in force."""
-    client = make_client(limits=Limits(**limits))
-    item = {"product_id": "a", "quantity": 1, "unit_price": 1, "currency": "EUR"}
-    assert client.post("/cart/alice", json=item | right).status_code == 200
-    assert problem(client.post("/cart/bob", json=item | wrong)) == INVALID
+    client = make_client(limits=Limits(max_quantity=3))
+    assert client.post("/cart/alice", json=SKU | {"quantity": 3}).status_code == 200
+    assert problem(client.post("/cart/bob", json=SKU | {"quantity": 4})) == INVALID
 
 
 # ---- paths ----
@@ -549,42 +506,18 @@ EVERY = [
 
 
 @pytest.mark.parametrize(("method", "rest", "body"), EVERY, ids=lambda value: value if isinstance(value, str) else "")
-@pytest.mark.parametrize(
-    "user_id",
-    [
-        ".",
-        "..",
-        "%2E",
-        "%2E%2E",
-        "%2e.",
-        "a" * 256,
-        "a" * 4000,
-        "a%00",
-        "%00",
-        "a%0A",
-        "%0Aa",
-        "a%20b",
-        "%20",
-        "%ff%fe",
-        "%ed%a0%80",
-        "é",
-        "%C3%A9",
-        "a%25",
-        "a%23",
-        "a%3F",
-        "a%5Cb",
-        "a,b",
-        "a;b",
-        "a*",
-        "%F0%9F%9B%92",
-        "%EF%BC%A1",
-    ],
-)
-def test_wrong_user_ids(client: Client, method: str, rest: str, body: object, user_id: str) -> None:
-    """What is no user_id is 422 for every call, whatever bytes it is made of, before the body is looked at."""
+def test_every_call_checks_the_user_id(client: Client, method: str, rest: str, body: object) -> None:
+    """What is no user_id is 422 for every call, before the body is looked at."""
     for sent in ({"json": body}, {"data": b"nope", "content_type": "text/plain"}):
-        response = client.open(f"/cart/{user_id}{rest}", method=method, **sent)
+        response = client.open(f"/cart/a%20b{rest}", method=method, **sent)
         assert (problem(response), pointers(response)) == (INVALID, ["/user_id"])
+
+
+@pytest.mark.parametrize("user_id", ["..", "%2E%2E", "%00", "a%0A", "%ff%fe", "%ed%a0%80", "é", "a%25", "a%23", "a%3F"])
+def test_wrong_user_ids(client: Client, user_id: str) -> None:
+    """Whatever bytes it is made of, encoded or not."""
+    response = client.get(f"/cart/{user_id}")
+    assert (problem(response), pointers(response)) == (INVALID, ["/user_id"])
 
 
 @pytest.mark.parametrize("user_id", ["a", "a" * 255, "A.b_c~d@e:f+g|h-1", "...", "~", "-", "guest-1", "items", "null"])

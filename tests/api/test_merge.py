@@ -9,8 +9,8 @@ from msgspec import structs
 
 from cartsvc.carts.cart import Limits
 from cartsvc.carts.record import MergeMark, Seal
-from cartsvc.stores.memory import MemoryStore
 from tests.support.api_client import make_client, pointers, problem, state
+from tests.support.memory_store import MemoryStore
 
 if TYPE_CHECKING:
     from werkzeug.test import TestResponse

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cartsvc.server.cpus import available_cpus
 from tests.support.compose import SECONDS, docker, inspect
 
 if TYPE_CHECKING:
@@ -52,14 +53,16 @@ def test_what_decides_where_carts_live(project: Project, settings: dict[str, str
     assert config["services"][project.service]["environment"]["CARTSVC_STORE_URL"] == url
 
 
-def test_a_plain_up_is_one_process_with_its_memory(project: Project) -> None:
-    """No other container, one worker, nothing on the volume; the carts are gone with the container."""
+def test_a_plain_up_keeps_carts_in_memory(project: Project) -> None:
+    """No other container, a worker for each CPU, nothing on the volume; the carts are gone with the container."""
     project.given(COMPOSE_PROFILES="valkey").compose("down", "--volumes", "--timeout", "1")
     project.up()
     ours = f"label=com.docker.compose.project={project.name}"
     assert docker("ps", "--all", "--quiet", "--no-trunc", "--filter", ours).stdout.split() == project.containers()
-    assert _workers(project) == 1
+    assert _workers(project) == available_cpus()
     _add(project, "forgotten")
+    carts = json.loads(project.execute("flask", "--app", "wsgi", "carts", "stats").stdout)["carts"]
+    assert carts == 1
     assert project.execute("ls", "-A", _DIRECTORY).stdout == ""
     project.compose("restart", "--timeout", "1")
     project.up()

@@ -15,11 +15,14 @@ from packaging.utils import canonicalize_name
 
 import cartsvc
 from cartsvc.version import __version__
+from tests.support.parsers import C_PARSER
 
 _ROOT = Path(__file__).parents[2]
 _PROJECT = tomllib.loads((_ROOT / "pyproject.toml").read_text())
 _FILES = {"requirements.txt": _PROJECT["project"]["dependencies"]}
 _FILES["requirements-dev.txt"] = [*_FILES["requirements.txt"], *_PROJECT["dependency-groups"]["dev"]]
+_FILES["requirements-build.txt"] = _PROJECT["dependency-groups"]["build"]
+_FILES["requirements-c-parser.txt"] = _PROJECT["dependency-groups"]["c-parser"]
 
 # Whoever runs cartsvc may use, change and pass on all of it: each of these asks for a notice at most.
 _LICENCES = {
@@ -64,7 +67,7 @@ def _pins(file: str) -> list[Pin]:
 def test_every_line_is_an_exact_pin_with_hashes(file: str) -> None:
     """One version of each package for any machine, and pip refuses other bytes; no line names where from."""
     pins = _pins(file)
-    assert len(pins) >= 30
+    assert len(pins) >= len(_FILES[file])
     assert {bool(pin.hashes) for pin in pins} == {True}
 
 
@@ -83,9 +86,20 @@ def test_both_files_agree() -> None:
     assert shipped <= {(name, at) for name, at, _ in tested}
 
 
+@pytest.mark.parametrize("file", ["Makefile", "Dockerfile"])
+def test_the_c_parser_is_compiled_by_what_is_pinned(file: str) -> None:
+    """With build isolation, pip would download the newest setuptools, and run it without knowing its bytes."""
+    commands = re.sub(r"^ *#.*\n", "", (_ROOT / file).read_text().replace("\\\n", " "), flags=re.MULTILINE)
+    parts = [part for part in re.split(r"&&|\n|;", commands) if "-r " in part and "requirements-" in part]
+    building, compiling = [part for part in parts if "requirements-dev" not in part]
+    assert {"requirements-build.txt", "--only-binary"} <= set(re.findall(r"[\w.-]+", building))
+    assert {"requirements-c-parser.txt", "--no-build-isolation"} <= set(re.findall(r"[\w.-]+", compiling))
+
+
 def _here() -> list[Pin]:
-    """What is shipped to this machine: the pins whose markers hold here."""
-    return [pin for pin in _pins("requirements.txt") if pin.marker is None or Marker(pin.marker).evaluate()]
+    """What is shipped to this machine: the pins whose markers hold here, and the C parser if it was compiled."""
+    pins = _pins("requirements.txt") + (_pins("requirements-c-parser.txt") if C_PARSER else [])
+    return [pin for pin in pins if pin.marker is None or Marker(pin.marker).evaluate()]
 
 
 @pytest.mark.parametrize("pin", _here(), ids=lambda pin: pin.name)

@@ -17,7 +17,7 @@ import pytest
 from cartsvc.errors import StoreUnusable
 from cartsvc.stores import lmdb_lock, lock_store
 from cartsvc.stores.lmdb_lock import DirectoryLock
-from cartsvc.stores.urls import LmdbConfig, MemoryConfig
+from cartsvc.stores.urls import LmdbConfig, ValkeyConfig
 from tests.support.lmdb_child import Child
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def test_it_makes_the_directory(path: Path) -> None:
 
 def test_processes_that_see_each_other_share_it(path: Path) -> None:
     """A server before its fork, its workers, and a command beside them; in one process several times too."""
-    held = lock_store(LmdbConfig(str(path)))
+    held = lock_store(LmdbConfig(str(path)), memory_limit=0, max_readers=1)
     with Child("guard", path, "") as worker, Child("guard", path, "") as command:
         assert [worker.read_line(), command.read_line()] == ["in", "in"]
         DirectoryLock(str(path)).close()
@@ -49,9 +49,9 @@ def test_processes_that_see_each_other_share_it(path: Path) -> None:
     held.close()
 
 
-def test_only_lmdb_has_a_guard() -> None:
-    """Other stores are guarded by nothing: memory is one process, and Valkey serves all."""
-    assert lock_store(MemoryConfig()) is None
+def test_valkey_has_no_guard() -> None:
+    """It serves all."""
+    assert lock_store(ValkeyConfig((("host", 6379),)), memory_limit=0, max_readers=1) is None
 
 
 def test_another_container_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from msgspec import structs
 from cartsvc import create_app
 from cartsvc.api import rate_limit
 from cartsvc.settings import Settings
-from cartsvc.stores.memory import MemoryStore
+from tests.support.memory_store import MemoryStore
 from tests.support.services import FakeSeconds, racing
 from tests.support.valkeys import cluster, free_port, valkey
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import count
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
@@ -14,9 +14,9 @@ from cartsvc.carts.cart import NewItem
 from cartsvc.carts.conditions import WriteConditions
 from cartsvc.cli.commands import carts_commands
 from cartsvc.errors import RecordUnreadable
-from cartsvc.stores.memory import MemoryStore
 from tests.support.clock import FakeClock
 from tests.support.faults import Crash, FaultyStore, crash
+from tests.support.memory_store import MemoryStore
 from tests.support.services import make_service
 
 if TYPE_CHECKING:
@@ -31,10 +31,8 @@ MUG = NewItem("mug", 2, {}, 950, "EUR")
 TEE = NewItem("tee", 1, {"size": "M", "größe": "L"})
 
 
-class SharedStore(MemoryStore):
-    """A memory store that counts as shared, with unreadable records and with errors for chosen users."""
-
-    shared: ClassVar[bool] = True
+class FaultyMemoryStore(MemoryStore):
+    """A memory store with unreadable records and with errors for chosen users."""
 
     def __init__(self, clock: FakeClock) -> None:
         super().__init__(clock=clock, limit=2**30)
@@ -70,8 +68,8 @@ class CartsCli:
 
     def __init__(self, clock: FakeClock | None = None) -> None:
         self.clock = clock or FakeClock()
-        self.store = SharedStore(self.clock)
-        self.commands = carts_commands(self.store, clock=self.clock, new_tag=self._tags.__next__)
+        self.store = FaultyMemoryStore(self.clock)
+        self.commands = carts_commands(lambda: self.store, clock=self.clock, new_tag=self._tags.__next__)
 
     def run(self, *arguments: str, stdin: bytes | str | None = None) -> Result:
         """Run a command. An exception other than an exit is raised here."""

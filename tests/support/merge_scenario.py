@@ -10,9 +10,9 @@ from cartsvc.carts.cart import Cart, Limits, NewItem
 from cartsvc.carts.conditions import Outcome, WriteConditions
 from cartsvc.carts.record import Policy, Record
 from cartsvc.errors import CartsvcError
-from cartsvc.stores.memory import MemoryStore
 from tests.support.clock import FakeClock
 from tests.support.faults import Crash, FaultyStore, crash
+from tests.support.memory_store import MemoryStore
 from tests.support.services import make_service
 
 if TYPE_CHECKING:

@@ -164,7 +164,8 @@ def run(*arguments: str, **environment: str) -> Ended:
 
 def _command(arguments: tuple[str, ...]) -> list[str]:
     # Of several applications gunicorn takes the first: a test may name one of its own among its arguments.
-    return [sys.executable, "-m", "gunicorn", *arguments, "wsgi:app"]
+    # The script, because a USR2 signal would start a second server of "python -m gunicorn" with another import path.
+    return [str(Path(sys.executable).with_name("gunicorn")), *arguments, "wsgi:app"]
 
 
 def _environment(settings: dict[str, str], port: int) -> dict[str, str]:

@@ -121,10 +121,6 @@ class StoreContract:
 
     # ---- one record ----
 
-    def test_it_says_how_far_it_reaches(self, store: CartStore) -> None:
-        """Whether processes share the carts is an attribute of the class."""
-        assert isinstance(type(store).shared, bool)
-
     def test_it_answers_a_ping(self, store: CartStore) -> None:
         """ping() of an available store returns."""
         store.ping()

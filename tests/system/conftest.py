@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.parsers import PARSERS, with_parser
 from tests.support.raw_http import check_well
 from tests.support.servers import serve
 
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 
     from tests.support.servers import Server
 
+# Arguments and settings of servers: each parser and each worker class. A parser does not depend on the worker class.
+SERVERS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
+    **{f"gevent-{parser}": (with_parser(parser), {}) for parser in PARSERS},
+    f"threads-{PARSERS[0]}": (with_parser(PARSERS[0]), {"CARTSVC_THREADS": "4"}),
+}
 _ROUNDS = int(os.environ.get("SOAK_ROUNDS", "1"))
 
 
@@ -32,10 +38,11 @@ def soak_round(request: pytest.FixtureRequest) -> int:
     return number
 
 
-@pytest.fixture(scope="module", params=[{}, {"CARTSVC_THREADS": "4"}], ids=["gevent", "threads"])
+@pytest.fixture(scope="module", params=SERVERS, ids=SERVERS)
 def attacked_server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """Return one server for a module, of each worker class, so that it must survive every request."""
-    with serve(CARTSVC_CORS_ORIGINS="https://shop.example", **request.param) as server:
+    """Return one server for a module, of each worker class and parser, so that it must survive every request."""
+    arguments, settings = SERVERS[request.param]
+    with serve(*arguments, CARTSVC_CORS_ORIGINS="https://shop.example", WEB_CONCURRENCY="1", **settings) as server:
         yield server
 
 

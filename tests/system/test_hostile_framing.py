@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.http_clients import SECONDS, Client
+from tests.support.parsers import parser_of
 from tests.support.raw_http import (
     BODY,
     CHUNKED,
@@ -22,6 +23,7 @@ from tests.support.raw_http import (
     exchange,
     named,
     post,
+    read_responses,
     request,
     statuses,
 )
@@ -131,13 +133,62 @@ def test_smuggling(attacked: Server, sent: bytes) -> None:
     assert statuses(attacked, sent + SMUGGLED) == [400]
 
 
-@pytest.mark.parametrize("coding", [b"xchunked", b'"chunked"', b"chunked;q=1", SECRET])
+@pytest.mark.parametrize("coding", [b"xchunked", b'"chunked"', b"chunked;q=1", b"", SECRET])
 def test_unknown_codings(attacked: Server, coding: bytes) -> None:
-    """An unknown transfer coding is a 501 (RFC 9112, section 6.1), the only 5xx of its kind."""
+    """An unknown transfer coding is a 501 (RFC 9112, section 6.1), the only 5xx of its kind; a 400 in the C parser."""
     received = statuses(
         attacked, request(b"POST", b"/cart/alice", JSON, b"Transfer-Encoding: " + coding) + BODY + SMUGGLED
     )
-    assert received == [501]
+    assert received == [{"Python": 501, "C": 400}[parser_of(attacked)]]
+
+
+# ---- differences between the parsers ----
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        (b"GET  /cart/nobody HTTP/1.1\r\nHost: x\r\n\r\n", {"Python": [400], "C": [200]}),
+        (b"GET /cart/nobody   HTTP/1.1\r\nHost: x\r\n\r\n", {"Python": [400], "C": [200]}),
+        (b"GET /cart/no body HTTP/1.1\r\nHost: x\r\n\r\n", {"Python": [400], "C": [400]}),
+        (_GET + b"X-A: a\r\n" * 101 + b"\r\n", {"Python": [431], "C": [431]}),
+        (_GET + b"X-A: a\r\n" * 300 + b"\r\n", {"Python": [431], "C": [400]}),
+        (post(b"Content-Length: " + b"9" * 20, body=None), {"Python": [413], "C": [400]}),
+        (_GET + b"Expect: x\r\n: x\r\n\r\n", {"Python": [417], "C": [400]}),
+        (_GET + b"X-A: a\r\n b\r\n\r\n", {"Python": [400], "C": [400]}),
+    ],
+    ids=[
+        "blanks-before-the-target",
+        "blanks-behind-the-target",
+        "blank-in-the-target",
+        "101-fields",
+        "more-than-256-fields",
+        "length-of-20-digits",
+        "two-faults",
+        "obs-fold",
+    ],
+)
+def test_parser_differences(attacked: Server, sent: bytes, expected: dict[str, list[int]]) -> None:
+    """Each request is one request in both parsers, or is rejected (docs/decisions/0016-c-parser.md has the table)."""
+    assert statuses(attacked, sent) == expected[parser_of(attacked)]
+
+
+@named(
+    {
+        "line": b"GET /" + b"a" * 2**20,
+        "field": _GET + b"X-A: " + b"a" * 2**20,
+        "fields": _GET + (b"X-A: " + b"a" * 1000 + b"\r\n") * 1000,
+    }
+)
+def test_heads_without_an_end(attacked: Server, sent: bytes) -> None:
+    """A head that does not end is rejected before it has filled the memory."""
+    logged = len(attacked.log())
+    with socket.create_connection(("127.0.0.1", attacked.port), SECONDS) as connection:
+        with suppress(OSError):  # the server closes the connection before all is sent
+            connection.sendall(sent)
+        received = [response.status for response in read_responses(connection)]
+    assert received in ([], [414], [431])
+    assert "Invalid request from ip=127.0.0.1: limit request " in attacked.log()[logged:]
 
 
 @named(

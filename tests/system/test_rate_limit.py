@@ -15,7 +15,7 @@ from tests.support.valkeys import valkey
 if TYPE_CHECKING:
     from tests.support.servers import Server
 
-_LIMITED = {"CARTSVC_RATE_LIMIT": "50/day"}
+_LIMITED = {"CARTSVC_RATE_LIMIT": "50/day", "WEB_CONCURRENCY": "1"}  # a worker counts by itself, unless in Valkey
 _BOTH = pytest.mark.parametrize(
     "server", [_LIMITED, _LIMITED | {"CARTSVC_THREADS": "8"}], ids=["gevent", "threads"], indirect=True
 )

@@ -10,8 +10,6 @@ from itertools import count
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import pytest
-
 from tests.support.http_clients import SECONDS, WORKERS, Client, at_once
 from tests.support.servers import run, serve
 
@@ -155,18 +153,6 @@ def test_a_body_over_the_limit_is_answered(server: Server) -> None:
         assert client.add("alice").body["total_quantity"] == 1
 
 
-@pytest.mark.parametrize(
-    ("arguments", "environment"), [(["--workers", "2"], {}), ([], {"WEB_CONCURRENCY": "2"})], ids=["-w", "env"]
-)
-def test_memory_refuses_a_second_process(arguments: list[str], environment: dict[str, str]) -> None:
-    """Asked for two workers, it does not start, and says why and what to set."""
-    ended = run(*arguments, **environment)
-    assert ended.returncode == 1
-    assert "2 workers were requested" in ended.output
-    assert "Set WEB_CONCURRENCY=1" in ended.output
-    assert "Traceback" not in ended.output
-
-
 def test_a_wrong_setting_stops_the_start() -> None:
     """All faults are named in one message, without a traceback, and the exit code says that it failed."""
     ended = run(CARTSVC_MAX_ITEMS="many", CARTSVC_STORE_URL="http://x")
@@ -175,24 +161,6 @@ def test_a_wrong_setting_stops_the_start() -> None:
     assert "CARTSVC_MAX_ITEMS='many': must be a whole number" in ended.output
     assert "CARTSVC_STORE_URL=...: must be" in ended.output
     assert "Traceback" not in ended.output
-
-
-def test_ttin_adds_no_process(server: Server) -> None:
-    """The signal that adds a worker adds none: every add is still in the same cart."""
-    with Client(server.url) as client:
-        client.add("alice")
-    server.process.send_signal(signal.SIGTTIN)
-    server.wait_for_log("no worker is added")
-    totals = at_once(16, server.url, lambda each, _: each.add("alice").body["total_quantity"])
-    assert sorted(totals) == list(range(2, 18))
-
-
-def test_usr2_starts_no_second_server(server: Server) -> None:
-    """The signal that starts a new gunicorn beside the running one starts none: there is one set of carts."""
-    server.process.send_signal(signal.SIGUSR2)
-    server.wait_for_log("no second server is started")
-    totals = at_once(16, server.url, lambda each, _: each.add("alice").body["total_quantity"])
-    assert sorted(totals) == list(range(1, 17))
 
 
 def test_an_unknown_setting_is_told() -> None:

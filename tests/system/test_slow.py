@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from tests.support.http_clients import SECONDS, Client
+from tests.support.parsers import PARSERS, with_parser
 from tests.support.servers import serve
+from tests.system.conftest import SERVERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,8 +26,9 @@ if TYPE_CHECKING:
 
 MANY = 1500  # connections at a time; more than the usual limit of open files
 # Seconds for a head, a body and an answer: enough to connect them all. A body of this size has two more.
-PATIENCE = {"CARTSVC_KEEP_ALIVE": "3", "CARTSVC_MAX_BODY": "65536"}
-SHORT = {"CARTSVC_KEEP_ALIVE": "1"}
+# One worker, which has to bear all that is sent.
+PATIENCE = {"CARTSVC_KEEP_ALIVE": "3", "CARTSVC_MAX_BODY": "65536", "WEB_CONCURRENCY": "1"}
+SHORT = {"CARTSVC_KEEP_ALIVE": "1", "WEB_CONCURRENCY": "1"}
 MIB = 2**20
 MOST_MEMORY = 96 * MIB  # that 1,500 clients may take: 64 KiB each
 REST = b'{"product_id": "sku-1", "quantity": 2}'
@@ -194,10 +197,11 @@ def until_closed(client: socket.socket) -> bytes:
     return received
 
 
-@pytest.fixture(scope="module", params=["gevent", "threads"])
+@pytest.fixture(scope="module", params=SERVERS, ids=SERVERS)
 def short(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A server that waits a second for each; with four threads or with coroutines."""
-    with serve(**SHORT, CARTSVC_THREADS="4" if request.param == "threads" else "0") as server:
+    """A server that waits a second for each; with four threads or with coroutines, and with either parser."""
+    arguments, settings = SERVERS[request.param]
+    with serve(*arguments, **SHORT, **settings) as server:
         yield server
 
 
@@ -285,6 +289,18 @@ def test_a_client_that_never_stops_sending_leaves_others_their_turn(patient: Ser
                 os.read(greedy.fileno(), MIB)  # recv() would wait for an answer
             except (TimeoutError, BlockingIOError):
                 pass
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+def test_a_head_that_does_not_end_is_cut_off(parser: str) -> None:
+    """It stops, or it dribbles: the connection is closed without a response. With threads, a proxy has to do that."""
+    first, more = HEAD + b"a" * 100_000, b"a"
+    with serve(*with_parser(parser), **SHORT) as server, connected(server, 2) as (stopped, slow):
+        stopped.sendall(first)
+        slow.sendall(first)
+        with dribbling([(slow, more)], 0.01):
+            assert [until_closed(client) for client in (stopped, slow)] == [b"", b""]
+        assert "Traceback" not in server.log()
 
 
 def test_a_body_that_does_not_come_is_a_problem(short: Server) -> None:

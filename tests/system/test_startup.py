@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cartsvc.server.cpus import available_cpus
 from cartsvc.version import __version__
 from tests.support.http_clients import Client
+from tests.support.parsers import PARSERS, parser_of, with_parser
+from tests.support.raw_http import statuses
 from tests.support.servers import run, serve
 from tests.support.valkeys import valkey
 
@@ -51,8 +54,10 @@ def _answers(server: Server, address: str) -> bool:
 def test_the_start_names_what_it_runs_with() -> None:
     """One line, with the worker class and the limits that hold; the store's password is in none."""
     with serve() as server:
-        assert f"cartsvc {__version__}: store memory:// (512 MiB" in server.log()
-        assert "), 1 gevent worker, 2000 connections, auth none\n" in server.log()
+        assert f"cartsvc {__version__}: store memory:///" in server.log()
+        assert f"), {available_cpus()} gevent worker" in server.log()
+        assert f" ({PARSERS[0]} parser), 2000 connections" in server.log()
+        assert ", auth none\n" in server.log()
     with (
         valkey() as store,
         serve(
@@ -61,8 +66,18 @@ def test_the_start_names_what_it_runs_with() -> None:
     ):
         told = f"store {store.url}"
         assert f"cartsvc {__version__}: {told.rstrip('/')}" in server.log()
-        assert "2 gthread workers of 4 threads, 2000 connections each, auth none\n" in server.log()
+        assert (
+            f"2 gthread workers of 4 threads ({PARSERS[0]} parser), 2000 connections each, auth none\n" in server.log()
+        )
         assert "s3cret" not in server.log()
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+def test_the_start_names_the_parser(parser: str) -> None:
+    """It is the parser that requests get: only the C parser accepts two blanks in a request line."""
+    with serve(*with_parser(parser)) as server:
+        assert parser_of(server) == parser
+        assert statuses(server, b"GET  /healthz HTTP/1.1\r\nHost: x\r\n\r\n") == [200 if parser == "C" else 400]
 
 
 def test_keys_without_authentication_do_not_start() -> None:
@@ -89,4 +104,4 @@ def test_few_open_files_are_told_and_fail_no_request() -> None:
             statuses = list(pool.map(add_some, range(60)))
         assert statuses == [[200] * 10] * 60
         assert "each worker has room for 16 connections only, and not for 2000: ulimit -n is 64" in server.log()
-        assert "1 gevent worker, 16 connections, auth none\n" in server.log()
+        assert f"1 gevent worker ({PARSERS[0]} parser), 16 connections, auth none\n" in server.log()

@@ -32,12 +32,15 @@ ABORTED = "urn:cartsvc:problem:merge-aborted"
 chance = random.Random()  # noqa: S311 - not for secrets
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 THREADS = {"CARTSVC_THREADS": "4"}
-STORES = pytest.mark.parametrize("store_url", ["lmdb", "valkey", "postgresql"], indirect=True)
+SHARED = pytest.mark.parametrize("store_url", ["lmdb", "valkey", "postgresql"], indirect=True)  # by several servers
 
 
 @pytest.fixture
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A store of its own for each test, of the kind that its parameter names."""
+    if request.param == "memory":
+        yield "memory://"
+        return
     if request.param == "lmdb":
         yield f"lmdb://{tmp_path}/carts?sync=off"  # how others fare that wait for the disk is tested below
         return
@@ -92,14 +95,14 @@ def kill_worker(server: Server) -> None:
 @pytest.mark.parametrize(
     ("store_url", "environment"),
     [
-        ("lmdb", {}),
+        ("memory", {}),
         ("valkey", {}),
         ("postgresql", {}),
         ("lmdb", THREADS),
         ("valkey", THREADS),
         pytest.param("postgresql", THREADS, marks=pytest.mark.soak),
     ],
-    ids=["lmdb-gevent", "valkey-gevent", "postgresql-gevent", "lmdb-threads", "valkey-threads", "postgresql-threads"],
+    ids=["memory-gevent", "valkey-gevent", "postgresql-gevent", "lmdb-threads", "valkey-threads", "postgresql-threads"],
     indirect=["store_url"],
 )
 def test_workers_that_are_killed_lose_nothing(store_url: str, environment: dict[str, str]) -> None:
@@ -119,7 +122,7 @@ def test_workers_that_are_killed_lose_nothing(store_url: str, environment: dict[
         assert stored(server.url, load.carts()) == load.carts()
 
 
-@STORES
+@pytest.mark.parametrize("store_url", ["memory", "valkey"], indirect=True)
 def test_merges_conserve_items_when_workers_die_of_their_writes(store_url: str) -> None:
     """Each item is in one cart, once, wherever a worker died in a merge; and no cart stays sealed for ever."""
     chaos = ("--workers", "3", "tests.support.apps.crashing_app:app")
@@ -193,7 +196,7 @@ def test_a_valkey_that_is_paused_killed_and_restarted_loses_nothing() -> None:
         assert stored(server.url, load.carts()) == load.carts()
 
 
-@STORES
+@SHARED
 def test_two_servers_on_one_store_are_one(store_url: str) -> None:
     """What one of them was told the other one shows at once; and each takes the other one's ETags."""
     alone = {"CARTSVC_STORE_URL": store_url, "WEB_CONCURRENCY": "1"}
@@ -234,7 +237,7 @@ def add_from_two_servers(store_url: str, *application: str) -> list[int]:
     return sorted(total for each in told for total in each)
 
 
-@STORES
+@SHARED
 def test_no_add_is_lost_between_two_servers(store_url: str) -> None:
     """16 clients x 40 adds without keys to one cart are 640 exactly, and each is answered with a total of its own."""
     assert add_from_two_servers(store_url) == list(range(1, 641))

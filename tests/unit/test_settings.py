@@ -286,18 +286,13 @@ def test_the_stores_time_has_a_range(monkeypatch: pytest.MonkeyPatch, text: str)
 @pytest.mark.parametrize(
     ("url", "concurrency", "processes"),
     [
-        ("memory://", None, 1),
-        ("memory://", "3", 3),  # which gunicorn.conf.py refuses: it is not lowered in silence
-        ("lmdb:///x", None, 6),
+        ("memory://", None, 6),
         ("lmdb:///x", "3", 3),
-        ("valkey://host", None, 6),
         ("valkey+cluster://host", "1", 1),
     ],
 )
-def test_a_process_a_core_where_they_share_carts(
-    monkeypatch: pytest.MonkeyPatch, url: str, concurrency: str | None, processes: int
-) -> None:
-    """Each process of memory:// would have its own carts, so its default is one process."""
+def test_a_process_a_core(monkeypatch: pytest.MonkeyPatch, url: str, concurrency: str | None, processes: int) -> None:
+    """On every store; WEB_CONCURRENCY decides otherwise."""
     monkeypatch.setattr("cartsvc.settings.available_cpus", lambda: 6)
     monkeypatch.setenv("CARTSVC_STORE_URL", url)
     if concurrency is not None:

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from cartsvc import create_app
-from cartsvc.stores.memory import MemoryStore
+from tests.support.memory_store import MemoryStore
 
 if TYPE_CHECKING:
     from cartsvc.carts.record import Record

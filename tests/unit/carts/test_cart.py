@@ -52,7 +52,30 @@ def test_valid_user_ids(user_id: str) -> None:
 
 @pytest.mark.parametrize(
     "user_id",
-    ["", ".", "..", "a" * 256, "a b", "a/b", "ä", "a\n", "\n", "a%", "a\x00", "a,b", "a;b", "a=b", "\ud800", "\u0661"],
+    [
+        "",
+        ".",
+        "..",
+        "a" * 256,
+        "a b",
+        "a/b",
+        "ä",
+        "a\n",
+        "\n",
+        "a%",
+        "a\x00",
+        "a,b",
+        "a;b",
+        "a=b",
+        "a*",
+        "a#",
+        "a?",
+        "a\\",
+        "🛒",
+        "\uff21",
+        "\ud800",
+        "\u0661",
+    ],
 )
 def test_invalid_user_ids(user_id: str) -> None:
     """Anything else is rejected, including a trailing line end."""

@@ -71,7 +71,9 @@ def test_valid_product_ids(product_id: str) -> None:
     assert additions(NewItem(product_id, 1)).items[0].product_id == product_id
 
 
-@pytest.mark.parametrize("product_id", ["", "x" * 129, "a\n", "\t", "\x00", "\x7f", "\x85", "\ud800", "a\udfffb"])
+@pytest.mark.parametrize(
+    "product_id", ["", "x" * 129, "a\n", "a\nb", "\t", "\x00", "\x7f", "\x85", "\ud800", "a\udfffb"]
+)
 def test_invalid_product_ids(product_id: str) -> None:
     """Nothing that is too long, or has a control character, or cannot be encoded."""
     with pytest.raises(InvalidRequest) as error:
@@ -160,7 +162,7 @@ def test_an_option_has_a_name() -> None:
     assert pointers(error) == ["/options"]
 
 
-@pytest.mark.parametrize("currency", ["", "eur", "EU", "EURO", "EÜR", "EUR\n", "E R", "\ud800UR"])
+@pytest.mark.parametrize("currency", ["", "eur", "EU", "EURO", "EÜR", "E1R", "EUR\n", " EUR", "E R", "\ud800UR"])
 def test_a_currency_is_three_capital_letters(currency: str) -> None:
     """On a line, for the whole request, and in a change."""
     with pytest.raises(InvalidRequest) as error:

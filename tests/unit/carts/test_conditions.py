@@ -21,9 +21,9 @@ from cartsvc.errors import (
     PreconditionFailed,
     StoreFull,
 )
-from cartsvc.stores.memory import MemoryStore
 from tests.support.clock import FakeClock
 from tests.support.faults import Crash, FaultyStore, crash
+from tests.support.memory_store import MemoryStore
 from tests.support.services import make_service, racing
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ NONE = WriteConditions()
 class Shop:
     """A service over a store of its own; its carts live a month, guests' an hour, keys a day."""
 
-    def __init__(self, *, room: int = 2**30, policy: Policy = POLICY) -> None:
+    def __init__(self, *, policy: Policy = POLICY) -> None:
         self.clock = FakeClock()
-        self.store = FaultyStore(MemoryStore(clock=self.clock, limit=room))
+        self.store = FaultyStore(MemoryStore(clock=self.clock, limit=2**30))
         self.service = make_service(self.store, self.clock, policy=policy)
 
     def add(self, quantity: int = 1, *, user: str = "u", conditions: WriteConditions = NONE) -> Outcome:
@@ -598,4 +598,4 @@ def test_a_cart_on_a_full_store_can_be_made_smaller_with_a_key() -> None:
 def _leave_no_room(shop: Shop) -> None:
     inner = shop.store.inner
     assert isinstance(inner, MemoryStore)
-    inner._limit = inner._used  # noqa: SLF001 - exactly full, whatever a record costs
+    inner.leave_no_room()

@@ -24,8 +24,8 @@ from cartsvc.errors import (
     StoreError,
     StoreFull,
 )
-from cartsvc.stores.memory import MemoryStore
 from tests.support.faults import Crash, crash
+from tests.support.memory_store import MemoryStore
 from tests.support.merge_scenario import (
     ANNOUNCE,
     HOUR,
@@ -332,7 +332,7 @@ def test_cart_on_a_full_store_can_be_removed(scenario: MergeScenario, crashed: t
     if target == "absent":
         scenario.others.remove(TARGET, conditions=NONE)
     scenario.crash_merge(*crashed)
-    scenario.inner._limit = scenario.inner._used  # noqa: SLF001 - exactly full, whatever a record costs
+    scenario.inner.leave_no_room()
     scenario.wait(6 * SECOND)
     if crashed == ("after", MOVE):
         with pytest.raises(CartNotFound):
@@ -349,13 +349,13 @@ def test_merge_on_a_full_store_changes_neither_cart(scenario: MergeScenario, tar
     if target == "absent":
         scenario.others.remove(TARGET, conditions=NONE)
     before, records = scenario.carts(), dict(scenario.inner.scan()).keys()
-    scenario.inner._limit = scenario.inner._used  # noqa: SLF001 - exactly full, whatever a record costs
+    scenario.inner.leave_no_room()
     for _ in range(3):
         with pytest.raises(StoreFull):
             scenario.merge(conditions=KEY)
         assert (scenario.carts(), scenario.sealed(), scenario.marks()) == (before, set(), [])
         assert dict(scenario.inner.scan()).keys() == records
-    scenario.inner._limit = 2**30  # noqa: SLF001
+    scenario.inner.make_room()
     assert scenario.merge(conditions=KEY).replayed is False
     assert scenario.quantities(SOURCE) is None
 

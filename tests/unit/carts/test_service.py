@@ -22,9 +22,9 @@ from cartsvc.errors import (
     StoreError,
     StoreFull,
 )
-from cartsvc.stores.memory import MemoryStore
 from tests.support import strategies
 from tests.support.clock import FakeClock
+from tests.support.memory_store import MemoryStore
 from tests.support.services import make_service
 from tests.support.store_contract import at_once
 
@@ -40,9 +40,9 @@ NONE = WriteConditions()
 class Shop:
     """A service over a store of its own, with a clock to turn and tags that count."""
 
-    def __init__(self, *, limits: Limits | None = None, room: int = 2**30) -> None:
+    def __init__(self, *, limits: Limits | None = None) -> None:
         self.clock = FakeClock()
-        self.store = MemoryStore(clock=self.clock, limit=room)
+        self.store = MemoryStore(clock=self.clock, limit=2**30)
         self.service = self.with_limits(limits or Limits())
 
     def with_limits(self, limits: Limits) -> CartService:
@@ -349,9 +349,10 @@ def test_a_wrong_change_is_told_before_the_cart_is_looked_for(shop: Shop) -> Non
 
 def test_a_full_store_changes_nothing() -> None:
     """The cart that cannot grow stays as it was, can be made smaller and removed."""
-    shop = Shop(room=2000)
+    shop = Shop()
     shop.add(NewItem("a", 5))
     before = shop.record()
+    shop.store.leave_no_room()
     with pytest.raises(StoreFull):
         shop.add(*[NewItem(f"b{n}", 1, {"o": "x" * 200}) for n in range(9)])
     assert shop.record() == before

@@ -338,16 +338,14 @@ def as_lines(lines: Any) -> list[NewItem]:
 
 
 # How much of what other searches take. Memory is the heart of the matter: 6,000 examples of each machine in a soak.
-SHARES = {"memory": 4, "lmdb": 2, "valkey": 1, "cluster": 1 / 2}
+SHARES = {"memory": 4, "valkey": 1, "cluster": 1 / 2}
 
 
 @pytest.fixture(scope="module", params=SHARES)
-def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     """Each store in turn."""
     with ExitStack() as stack:
         match request.param:
-            case "lmdb":
-                url = f"lmdb://{tmp_path_factory.mktemp('carts')}?sync=off"
             case "valkey":
                 url = stack.enter_context(valkey()).url
             case "cluster":

@@ -16,10 +16,10 @@ from cartsvc.carts.cart import NewItem
 from cartsvc.carts.conditions import WriteConditions
 from cartsvc.cli.backup import read_line, write_line
 from cartsvc.errors import StoreError
-from cartsvc.stores.memory import MemoryStore
 from tests.support import strategies
 from tests.support.carts_cli import MUG, NONE, TEE, CartsCli, fields_of
 from tests.support.clock import FakeClock
+from tests.support.memory_store import MemoryStore
 from tests.support.services import make_service
 from tests.support.store_contract import a_record, put
 

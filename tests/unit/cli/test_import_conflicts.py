@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from cartsvc.carts.cart import NewItem
 from cartsvc.cli.commands import carts_commands
 from cartsvc.errors import OutcomeUnknown, StoreError, StoreFull
-from tests.support.carts_cli import MUG, NONE, TEE, CartsCli, SharedStore, fields_of
+from tests.support.carts_cli import MUG, NONE, TEE, CartsCli, FaultyMemoryStore, fields_of
 from tests.support.services import make_service
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def test_of_two_lines_of_one_record_the_later_one_counts(cli: CartsCli, other: C
     imported = other.run("import", stdin=first + second)
     assert (imported.exit_code, other.content()) == (0, cli.content())
 
-    class Shopper(SharedStore):
+    class Shopper(FaultyMemoryStore):
         def update(self, user_id: str, change: Callable[[Record | None], Any]) -> Any:
             result = super().update(user_id, change)
             if self.shops:
@@ -90,7 +90,7 @@ def test_of_two_lines_of_one_record_the_later_one_counts(cli: CartsCli, other: C
         shops = True
 
     store = Shopper(cli.clock)
-    commands = carts_commands(store, clock=cli.clock, new_tag=lambda: "run")
+    commands = carts_commands(lambda: store, clock=cli.clock, new_tag=lambda: "run")
     output = CliRunner().invoke(commands, ["import"], input=first + second, catch_exceptions=False).stderr
     assert output.startswith("line 2: alice has another record, which was kept.")
     record = store.get("alice")

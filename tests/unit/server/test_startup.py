@@ -12,6 +12,7 @@ from cartsvc.server.startup import (
     files_needed,
     files_warning,
     memory_warning,
+    room_warning,
     start_line,
 )
 from cartsvc.stores import count_pools
@@ -21,7 +22,6 @@ from cartsvc.version import __version__
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cartsvc.stores.urls import StoreConfig
 
 _MIB = 2**20
 _LMDB = LmdbConfig("/var/lib/cartsvc")
@@ -49,39 +49,52 @@ def test_the_memory_outside_a_container(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("container", "store", "workers", "warned"),
+    ("container", "memory", "workers", "warned"),
     [
-        (None, MemoryConfig(), 1, False),
-        (1024 * _MIB, MemoryConfig(), 1, False),
-        (576 * _MIB, MemoryConfig(), 1, False),
-        (576 * _MIB - 1, MemoryConfig(), 1, True),
-        (512 * _MIB, MemoryConfig(), 1, True),
-        (128 * _MIB, _LMDB, 2, False),
-        (96 * _MIB, _VALKEY, 2, False),
-        (96 * _MIB - 1, _VALKEY, 2, True),
-        (1024 * _MIB, _LMDB, 64, True),
+        (None, 512 * _MIB, 1, False),
+        (1024 * _MIB, 512 * _MIB, 1, False),
+        (576 * _MIB, 512 * _MIB, 1, False),
+        (576 * _MIB - 1, 512 * _MIB, 1, True),
+        (608 * _MIB, 512 * _MIB, 2, False),
+        (608 * _MIB - 1, 512 * _MIB, 2, True),
+        (96 * _MIB, None, 2, False),
+        (96 * _MIB - 1, None, 2, True),
+        (1024 * _MIB, None, 64, True),
     ],
 )
 def test_too_little_memory_is_a_warning(
-    container: int | None, store: StoreConfig, *, workers: int, warned: bool
+    container: int | None, memory: int | None, *, workers: int, warned: bool
 ) -> None:
-    """Carts in memory:// and 32 MiB for each process have to fit into the container; only memory:// takes the limit."""
-    warning = memory_warning(container, store=store, memory_limit=512 * _MIB, workers=workers)
+    """The carts of memory:// and 32 MiB for each process have to fit into the container."""
+    warning = memory_warning(container, memory=memory, workers=workers)
     assert (warning is not None) is warned
 
 
 def test_the_warning_of_memory_names_figures_and_what_to_do() -> None:
     """It has to be understood without the documentation."""
-    assert memory_warning(128 * _MIB, store=MemoryConfig(), memory_limit=512 * _MIB, workers=1) == (
-        "the container has 128 MiB of memory, and the service may take 576 MiB: CARTSVC_MEMORY_LIMIT of 512 MiB for "
-        "carts, and 32 MiB for each of 2 processes. The kernel would kill the worker, and all carts would be lost. "
-        "Give the container more memory, or lower CARTSVC_MEMORY_LIMIT."
+    assert memory_warning(128 * _MIB, memory=512 * _MIB, workers=1) == (
+        "the container has 128 MiB of memory, and the service may take 576 MiB: 512 MiB for carts, and 32 MiB for each "
+        "of 2 processes. The kernel would kill processes, and the carts are lost when the server ends. Give the "
+        "container more memory, or lower CARTSVC_MEMORY_LIMIT."
     )
-    of_workers = memory_warning(1024 * _MIB, store=_VALKEY, memory_limit=512 * _MIB, workers=64)
+    of_workers = memory_warning(1024 * _MIB, memory=None, workers=64)
     assert of_workers is not None
     assert "the service may take 2 GiB: 32 MiB for each of 65 processes" in of_workers
     assert "lower WEB_CONCURRENCY" in of_workers
     assert "CARTSVC_MEMORY_LIMIT" not in of_workers
+
+
+@pytest.mark.parametrize(
+    ("memory", "warned"),
+    [(None, False), (512 * _MIB, False), (511 * _MIB + 1, False), (511 * _MIB, True), (63 * _MIB, True)],
+)
+def test_a_small_file_system_is_a_warning(*, memory: int | None, warned: bool) -> None:
+    """The limit shrinks to the room there; a difference below 1 MiB is not worth a line."""
+    warning = room_warning(memory, memory_limit=512 * _MIB)
+    assert (warning is not None) is warned
+    if warning is not None:
+        assert "MiB, not to CARTSVC_MEMORY_LIMIT of 512 MiB, because its file system has no more room" in warning
+        assert "shm_size" in warning
 
 
 # ---- open files ----
@@ -140,41 +153,42 @@ def test_few_files_are_a_warning() -> None:
 def test_the_line_of_the_default() -> None:
     """As compose starts it."""
     line = start_line(
-        MemoryConfig(),
-        memory_limit=512 * _MIB,
+        MemoryConfig("/dev/shm/cartsvc-memory-1"),  # noqa: S108 - only a name
+        memory=512 * _MIB,
         container=1024 * _MIB,
         workers=1,
         worker_class="gevent",
         threads=1,
+        parser="C",
         connections=2000,
         auth="none",
     )
-    told = "store memory:// (512 MiB, container 1 GiB), 1 gevent worker, 2000 connections, auth none"
-    assert line == f"cartsvc {__version__}: {told}"
+    store = "memory:///dev/shm/cartsvc-memory-1 (512 MiB, container 1 GiB)"
+    assert line == f"cartsvc {__version__}: store {store}, 1 gevent worker (C parser), 2000 connections, auth none"
 
 
 @pytest.mark.parametrize(
     ("url", "container", "told"),
     [
-        ("memory://", None, "memory:// (512 MiB)"),
         ("lmdb:///var/lib/x?sync=lazy&map_size=1536MiB", None, "lmdb:///var/lib/x (sync lazy, map 1.5 GiB)"),
         ("valkey://cache/3", None, "valkey://cache:6379/3"),
         ("valkey://cache", 1000, "valkey://cache:6379/0 (container 1000 bytes)"),
     ],
 )
 def test_the_line_names_the_store_and_its_limits(url: str, container: int | None, told: str) -> None:
-    """Those that there are; the worker's threads too."""
+    """Those that there are; the worker's threads and parser too."""
     line = start_line(
         parse_store_url(url),
-        memory_limit=512 * _MIB,
+        memory=None,
         container=container,
         workers=3,
         worker_class="gthread",
         threads=8,
+        parser="Python",
         connections=864,
         auth="jwt",
     )
-    rest = "3 gthread workers of 8 threads, 864 connections each, auth jwt"
+    rest = "3 gthread workers of 8 threads (Python parser), 864 connections each, auth jwt"
     assert line == f"cartsvc {__version__}: store {told}, {rest}"
 
 

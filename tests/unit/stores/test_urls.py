@@ -38,12 +38,27 @@ def refusal(url: str) -> str:
 
 
 def test_memory() -> None:
-    """It takes nothing else."""
+    """Or the directory of a running server."""
     assert parse_store_url("memory://") == MemoryConfig()
+    assert parse_store_url("memory:///dev/shm/cartsvc-memory-1") == MemoryConfig("/dev/shm/cartsvc-memory-1")  # noqa: S108 - only a name
 
 
 @pytest.mark.parametrize(
-    "url", ["", "memory", "memory:", "memory:/", "memory:///", "memory://x", "memory://?x=1", "memory://#", "Memory://"]
+    "url",
+    [
+        "",
+        "memory",
+        "memory:",
+        "memory:/",
+        "memory:///",
+        "memory://x",
+        "memory://?x=1",
+        "memory://#",
+        "memory:///a?x=1",
+        "memory:////",
+        "memory:///a#b",
+        "Memory://",
+    ],
 )
 def test_what_only_looks_like_memory(url: str) -> None:
     """Whoever writes more than memory:// means something that it cannot do."""

@@ -20,11 +20,11 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from cartsvc.errors import OutcomeUnknown, RecordUnreadable, StoreError, StoreFull
 from cartsvc.stores.lmdb import LmdbStore
-from cartsvc.stores.memory import MemoryStore
 from cartsvc.stores.urls import LmdbConfig, ValkeyConfig, parse_store_url
 from cartsvc.stores.valkey import ValkeyStore
 from cartsvc.telemetry.logging import LoggedStore
 from tests.support.clock import FakeClock
+from tests.support.memory_store import MemoryStore
 from tests.support.servers import serve
 from tests.support.services import FakeSeconds
 from tests.support.store_contract import StoreContract, a_record, put, putting, remove
@@ -124,7 +124,7 @@ class TestContract(StoreContract):
     PART = 4
 
     @pytest.fixture(params=["well", "in an outage"])
-    def store(self, clock: FakeClock, request: pytest.FixtureRequest) -> Iterator[LoggedStore]:
+    def store(self, clock: FakeClock, request: pytest.FixtureRequest) -> LoggedStore:
         """The store under test."""
         inner = Flaky(clock)
         store = LoggedStore(inner, monotonic=lambda: 0.0)
@@ -132,9 +132,7 @@ class TestContract(StoreContract):
             inner.fail(StoreError(), ConnectionError(), on="ping")
             attempt(store.ping)
             inner.recover()
-        type(store).shared = inner.shared
-        yield store
-        del type(store).shared
+        return store
 
 
 def attempt(call: Callable[[], object]) -> bool:
@@ -217,6 +215,7 @@ FAULTS: dict[str, tuple[Callable[[Valkey, Redis], object], Callable[[Valkey, Red
 }
 
 
+@pytest.mark.server
 @pytest.mark.parametrize(("hurt", "heal", "words"), FAULTS.values(), ids=FAULTS)
 def test_a_failure_of_valkey_is_two_lines(
     clock: FakeClock,
@@ -305,6 +304,7 @@ def test_a_full_disk_is_two_lines(
     plain.close()
 
 
+@pytest.mark.server
 def test_what_a_server_repeats_of_a_command_is_left_out(seconds: FakeSeconds, lines: Callable[[], list[str]]) -> None:
     """A server that does not know a command returns its arguments: a key, or a password."""
     with valkey("--rename-command", "EVALSHA", "") as server, _opened(server.url) as plain:
@@ -491,6 +491,7 @@ def test_a_user_id_in_the_drivers_words_is_left_out(
     ]
 
 
+@pytest.mark.server
 def test_the_calls_of_one_request_share_its_time(seconds: FakeSeconds) -> None:
     """The wrapper hands this on as well."""
     with valkey() as server, _opened(server.url) as plain:
@@ -502,6 +503,7 @@ def test_the_calls_of_one_request_share_its_time(seconds: FakeSeconds) -> None:
 # ---- in the service ----
 
 
+@pytest.mark.server
 def test_the_log_of_the_service_has_it() -> None:
     """One line a worker, whatever asks: a read, a write or readiness; it has no user id and no password."""
     with valkey() as there, there.client() as admin:

@@ -1,0 +1,205 @@
+"""memory:// with the real server: its carts end with the server, and with nothing before it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.http_clients import SECONDS, Client
+from tests.support.servers import run, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.servers import Server
+
+_ROOT = Path(__file__).parents[2]
+
+
+def directory_of(server: Server) -> Path:
+    """Return where the server keeps its carts, as its log shows it."""
+    (path,) = set(re.findall(r"store memory://(/\S+) \(", server.log()))
+    return Path(path)
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def quantity(server: Server) -> int:
+    """Return the quantity in alice's cart, which each worker must return alike."""
+    found = set()
+    for _ in range(8):
+        with Client(server.url) as client:
+            found.add(client.call("GET", "/cart/alice").body["total_quantity"])
+    (total,) = found
+    return int(total)
+
+
+def add(server: Server) -> None:
+    with Client(server.url) as client:
+        assert client.add("alice").status == 200
+
+
+def flask(*arguments: str, url: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run ``flask carts``."""
+    return subprocess.run(
+        [sys.executable, "-m", "flask", "--app", "wsgi", "carts", *arguments],
+        cwd=_ROOT,
+        env={"CARTSVC_STORE_URL": url, "PATH": os.environ["PATH"]},
+        input=stdin,
+        capture_output=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_the_files_end_with_the_server(stop: signal.Signals) -> None:
+    """However it is asked to stop."""
+    with serve() as server:
+        add(server)
+        directory = directory_of(server)
+        assert (directory / "data.mdb").exists()
+        server.process.send_signal(stop)
+        assert server.process.wait(SECONDS) == 0
+    assert not directory.exists()
+
+
+def test_the_files_end_with_a_start_that_fails() -> None:
+    """A certificate is missing, which turns out after the directory was created."""
+    ended = run("--certfile", "absent.pem")
+    assert ended.returncode == 1
+    (path,) = re.findall(r"store memory://(/\S+) \(", ended.output)
+    assert not Path(path).exists()
+
+
+def test_carts_survive_a_reload() -> None:
+    """HUP replaces all workers."""
+    with serve(WEB_CONCURRENCY="2") as server:
+        server.wait_for_workers(2)
+        for total in (1, 2):
+            add(server)
+            assert quantity(server) == total
+            server.process.send_signal(signal.SIGHUP)
+            server.wait_for_boots(2 + 2 * total)
+            server.wait_for_workers(2)
+        assert quantity(server) == 2
+
+
+def test_carts_survive_a_second_server_that_takes_over() -> None:
+    """USR2 starts a new gunicorn beside the old one; the files end with the last of them."""
+    with serve(WEB_CONCURRENCY="2") as server:
+        add(server)
+        directory = directory_of(server)
+        server.process.send_signal(signal.SIGUSR2)
+        wait_until(lambda: server.log().count("store memory://") == 2)
+        second = int(re.findall(r"\[(\d+)\] \[INFO\] Listening at", server.log())[-1])
+        wait_until(lambda: server.log().count("Booting worker") == 4)
+        add(server)
+        assert quantity(server) == 2
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(SECONDS) == 0
+        add(server)
+        assert quantity(server) == 3
+        assert directory_of(server) == directory
+        os.kill(second, signal.SIGTERM)
+        wait_until(lambda: not directory.exists())
+
+
+def test_a_second_server_that_gives_up_takes_nothing_with_it() -> None:
+    """The operator stops the new server, and the old one goes on."""
+    with serve(WEB_CONCURRENCY="2") as server:
+        add(server)
+        server.process.send_signal(signal.SIGUSR2)
+        wait_until(lambda: server.log().count("Booting worker") == 4)
+        second = int(re.findall(r"\[(\d+)\] \[INFO\] Listening at", server.log())[-1])
+        os.kill(second, signal.SIGTERM)
+        wait_until(lambda: "Shutting down: Master.2" in server.log())
+        add(server)
+        assert quantity(server) == 2
+        directory = directory_of(server)
+    assert not directory.exists()
+
+
+def test_the_next_start_removes_what_a_killed_server_left() -> None:
+    """All its processes are killed at once; the new server has new carts."""
+    with serve() as server:
+        add(server)
+        left = directory_of(server)
+        server.kill()
+        assert left.exists()
+        server.start()
+        assert not left.exists()
+        assert quantity(server) == 0
+
+
+def test_orphans_of_a_killed_server_remove_its_files() -> None:
+    """The first process alone is killed: its workers notice, and the last of them cleans up."""
+    with serve(WEB_CONCURRENCY="2") as server:
+        server.wait_for_workers(2)
+        directory = directory_of(server)
+        server.process.kill()
+        server.process.wait(SECONDS)
+        wait_until(lambda: not directory.exists())
+        server.start()
+
+
+def test_two_servers_never_share() -> None:
+    """Not by chance, and not on purpose."""
+    with serve() as first, serve() as second:
+        add(first)
+        assert directory_of(first) != directory_of(second)
+        assert (quantity(first), quantity(second)) == (1, 0)
+        ended = run(CARTSVC_STORE_URL=f"memory://{directory_of(first)}")
+        assert ended.returncode == 1
+        assert "has the carts of another server. Set memory:// instead." in ended.output
+
+
+def test_full_memory_is_a_full_store() -> None:
+    """507, and nothing else fails: carts can be read and removed, and the workers live."""
+    with serve(CARTSVC_MEMORY_LIMIT=str(2**20), WEB_CONCURRENCY="2") as server, Client(server.url) as client:
+        server.wait_for_workers(2)
+        workers, number = server.workers(), 0
+        items = {"items": [{"product_id": f"sku-{n}", "quantity": 1} for n in range(100)]}
+        while (status := client.call("PUT", f"/cart/user-{number}", items).status) == 201:
+            number += 1
+        assert status == 507
+        assert number > 10
+        assert client.call("GET", "/readyz").body == {"status": "ok", "writes": "full"}
+        for each in range(number):
+            assert client.call("GET", f"/cart/user-{each}").body["item_count"] == 100
+            assert client.call("DELETE", f"/cart/user-{each}").status == 204
+        assert client.call("PUT", "/cart/user-0", items).status == 201
+        assert server.workers() == workers
+
+
+def test_commands_work_beside_the_server() -> None:
+    """By the URL in its log, or by memory:// if it is the only server of its user."""
+    with serve() as server:
+        add(server)
+        url = f"memory://{directory_of(server)}"
+        exported = flask("export", url=url)
+        assert json.loads(exported.stdout)["user_id"] == "alice"
+        assert json.loads(flask("stats", url=url).stdout)["carts"] == 1
+        assert flask("purge", "--user", "alice", "--yes", url=url).returncode == 0
+        assert quantity(server) == 0
+        assert flask("import", url=url, stdin=exported.stdout).returncode == 0
+        assert quantity(server) == 1
+        assert directory_of(server).exists()
+    gone = flask("stats", url=url)
+    assert (gone.returncode, gone.stdout) == (1, b"")
+    assert b"its server has stopped" in gone.stderr
+    assert b"Traceback" not in gone.stderr
