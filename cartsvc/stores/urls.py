@@ -68,10 +68,10 @@ SessionAttributes = Literal["any", "read-write", "primary"]
 
 
 class PostgresqlConfig(Struct, frozen=True):
-    """``postgresql://[user[:password]@]host[:port][,host[:port]...]/database[?sslmode=...]``."""
+    """``postgresql://[user[:password]@]host[:port][,host[:port]...][/database][?sslmode=...]``."""
 
     hosts: tuple[tuple[str, int], ...]
-    dbname: str
+    dbname: str | None = None  # libpq takes the name of the user
     username: str | None = None
     password: str | None = None
     sslmode: SslMode = "prefer"
@@ -111,7 +111,7 @@ def describe(config: StoreConfig) -> str:
             scheme = f"valkey{'s' if config.tls else ''}{'+cluster' if config.cluster else ''}"
             return f"{scheme}://{_shown(config.hosts)}{'' if config.cluster else f'/{config.db}'}"
         case PostgresqlConfig():
-            return f"postgresql://{_shown(config.hosts)}/{config.dbname}"
+            return f"postgresql://{_shown(config.hosts)}/{config.dbname or ''}"
 
 
 def _shown(hosts: tuple[tuple[str, int], ...]) -> str:
@@ -192,7 +192,7 @@ def _postgresql(parts: SplitResult) -> PostgresqlConfig:
     dbname = unquote(parts.path.removeprefix("/"))
     if "@" in login and "," in login:
         raise ValueError("a postgresql URL has one user and password, before all hosts; an @ in a password is %40")
-    if not dbname or "/" in parts.path[1:] or "\0" in unquote(parts.netloc + parts.path) or parts.fragment:
+    if "/" in parts.path[1:] or "\0" in unquote(parts.netloc + parts.path) or parts.fragment:
         raise ValueError("the path of a postgresql URL is the name of a database, as in postgresql://host:5432/shop")
     sslmode = _chosen("sslmode", get_args(SslMode), options.get("sslmode", "prefer"))
     if any(not options[name] or "\0" in options[name] for name in _TLS_FILES if name in options):
@@ -205,7 +205,7 @@ def _postgresql(parts: SplitResult) -> PostgresqlConfig:
     found = tuple(_host(each, _POSTGRESQL_PORT, _NO_POSTGRESQL) for each in hosts.split(","))
     return PostgresqlConfig(
         hosts=found,
-        dbname=dbname,
+        dbname=dbname or None,
         username=unquote(username) or None,
         password=unquote(password) or None,
         sslmode=sslmode,

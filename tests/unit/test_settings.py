@@ -224,7 +224,7 @@ def test_a_store_url_that_is_wrong_is_refused(monkeypatch: pytest.MonkeyPatch, u
         "valkey://user:s3cret@h1,h2",
         "postgresql://user:a?s3cret@host/shop",
         "postgresql://user:a#s3cret@host/shop",
-        "postgresql://user:s3cret@host",
+        "postgresql://user:s3cret@host:x",
         "postgresql://host/shop?password=s3cret",
         "valkey://user:s3cret@host℀",
         "valkey+cluster://user:s3cret@h1,h2/1",

@@ -210,6 +210,8 @@ NO_POSTGRESQL = "postgresql needs a host, and perhaps a port, as in postgresql:/
 @pytest.mark.parametrize(
     ("rest", "expected"),
     [
+        ("db", PostgresqlConfig((("db", 5432),))),
+        ("db/", PostgresqlConfig((("db", 5432),))),
         ("db/shop", PostgresqlConfig((("db", 5432),), "shop")),
         ("db.example:6543/shop", PostgresqlConfig((("db.example", 6543),), "shop")),
         ("[fd00::7]:1/a%20b", PostgresqlConfig((("fd00::7", 1),), "a b")),
@@ -236,9 +238,9 @@ def test_postgresql(scheme: str, rest: str, expected: PostgresqlConfig) -> None:
     assert parse_store_url(f"{scheme}://{rest}") == expected
 
 
-@pytest.mark.parametrize("path", ["", "/", "/a/b", "/a#b", "/a%00"])
-def test_postgresql_needs_a_database(path: str) -> None:
-    """Libpq would take the name of the user."""
+@pytest.mark.parametrize("path", ["/a/b", "/a#b", "/a%00"])
+def test_the_path_is_a_database(path: str) -> None:
+    """And nothing else; without one it is that of the user's name."""
     assert refusal(f"postgresql://db{path}") == NO_DATABASE
 
 
