@@ -1,1 +1,1 @@
-"""Measure the cost of cartsvc, next to that of the smallest WSGI app."""
+"""Measure cartsvc next to other services on the same machine; ``python -m bench`` (docs/performance.md)."""

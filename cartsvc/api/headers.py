@@ -28,7 +28,7 @@ def write_conditions(body: Any = None) -> WriteConditions:  # noqa: ANN401 - wha
     ``body`` is what the schema read, so a retry may format the same JSON differently.
     """
     request = current_request()
-    key = request.headers.get("Idempotency-Key")
+    key = request.environ.get("HTTP_IDEMPOTENCY_KEY")
     if_match, if_none_match = entity_tags("If-Match"), entity_tags("If-None-Match")
     if key is None:
         return WriteConditions(if_match=if_match, if_none_match=if_none_match)
@@ -44,7 +44,8 @@ def entity_tags(header: str) -> frozenset[str] | None:
     Raises BadRequest if it is malformed. A weak tag counts as the strong one, and a tag with the suffix of a content
     coding also counts as the tag without it, because compressing proxies change tags in these ways.
     """
-    text = current_request().headers.get(header)
+    # From the WSGI environment, because werkzeug's lookups of the three headers take 4 % of a POST.
+    text = current_request().environ.get(f"HTTP_{header.upper().replace('-', '_')}")
     if text is None:
         return None
     if text.strip(" \t") == "*":

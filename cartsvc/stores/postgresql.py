@@ -114,7 +114,7 @@ class PostgresqlStore(CompareAndSetStore):
 
     def setup_script(self) -> str:
         """Return the SQL that creates the table."""
-        return "".join(f"{statement};\n" for statement in sql.SETUP)
+        return sql.SETUP
 
     def set_up(self) -> None:
         """Create the table if it is absent. Raises StoreError."""
@@ -204,12 +204,12 @@ class PostgresqlStore(CompareAndSetStore):
                 self._execute(sql.CLEAR)
 
     def _create_table(self) -> None:
-        for statement in sql.SETUP:
-            try:
-                self._send(statement.encode(), (), write=False)
-            except ServerError as error:
-                if error.status_code not in _EXISTS_ALREADY:
-                    raise
+        try:
+            with self._pool.connection(write=False) as connection:
+                connection.execute_script(sql.SETUP.encode())
+        except ServerError as error:
+            if error.status_code not in _EXISTS_ALREADY:
+                raise
 
     def _execute(self, statement: bytes, parameters: Sequence[bytes] = (), *, write: bool = False) -> PGresult:
         """Send one statement; again only if the server has rejected it for a reason that may be over.

@@ -103,6 +103,10 @@ class Connection:
             lost = error
         return _checked(results, lost, write=write)
 
+    def execute_script(self, script: bytes) -> None:
+        """Execute several statements in one transaction."""
+        self._round_trip(partial(self._pgconn.send_query, script), write=False)
+
     def is_usable(self) -> bool:
         """Return whether the connection is open and has no old response, without waiting."""
         self._warning = None
@@ -116,7 +120,7 @@ class Connection:
 
     def is_waiting(self) -> bool:
         """Return whether the server still works on the statement, and has sent nothing."""
-        return not poll(self._pgconn.socket, READ, 0)
+        return self._pgconn.status == pq.ConnStatus.OK and not poll(self._pgconn.socket, READ, 0)
 
     def close(self) -> None:
         """Close the connection, so that the server gets nothing more: not the rest of a statement either."""

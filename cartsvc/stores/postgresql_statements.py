@@ -7,15 +7,15 @@ import struct
 # The user_id is binary, because the order of texts changes with the system, and names of any bytes must be found.
 # Updates find room in their page and change no index, unless the minute of expires_at changes, so they leave no dead
 # index entries behind (HOT).
-_TABLE = """\
+SETUP = """\
 CREATE TABLE IF NOT EXISTS cartsvc_records (
     user_id bytea PRIMARY KEY,
     tag text NOT NULL,
     expires_at timestamptz NOT NULL,
     data bytea NOT NULL
-) WITH (fillfactor = 70)"""
-_INDEX = "CREATE INDEX IF NOT EXISTS cartsvc_records_expires_at ON cartsvc_records (expires_at)"
-SETUP = (_TABLE, _INDEX)
+) WITH (fillfactor = 70);
+CREATE INDEX IF NOT EXISTS cartsvc_records_expires_at ON cartsvc_records (expires_at);
+"""
 
 SELECT = b"SELECT data FROM cartsvc_records WHERE user_id = $1"
 INSERT = (
@@ -40,7 +40,7 @@ PURGE = (
 )
 # Writes only a log record, for which its commit waits as for any write. Without a standby there is nothing to wait for.
 CONFIRM = (
-    b"SELECT CASE WHEN current_setting('synchronous_standby_names') <> '' "
+    b"SELECT CASE WHEN current_setting('synchronous_standby_names', true) <> '' "
     b"THEN pg_logical_emit_message(true, 'cartsvc', '') END"
 )
 PROBE = b"WITH probe AS (DELETE FROM cartsvc_records WHERE user_id = '/') " + CONFIRM  # no user_id has a slash

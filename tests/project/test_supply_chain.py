@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from importlib.metadata import metadata, version
@@ -94,6 +95,18 @@ def test_the_c_parser_is_compiled_by_what_is_pinned(file: str) -> None:
     building, compiling = [part for part in parts if "requirements-dev" not in part]
     assert {"requirements-build.txt", "--only-binary"} <= set(re.findall(r"[\w.-]+", building))
     assert {"requirements-c-parser.txt", "--no-build-isolation"} <= set(re.findall(r"[\w.-]+", compiling))
+
+
+def test_the_peers_of_the_benchmark_are_pinned_apart() -> None:
+    """Exactly and with hashes, as all else; what they need is no dependency of the service, and names no registry."""
+    pins = {pin.name: pin.hashes for pin in _pins("bench/peers/requirements.txt")}
+    assert {"fastapi", "uvicorn"} <= {*pins}
+    assert [name for name, hashes in pins.items() if not hashes] == []
+    assert {"fastapi", "uvicorn"} & {pin.name for pin in _pins("requirements-dev.txt")} == set()
+    lock = json.loads((_ROOT / "bench/peers/express/package-lock.json").read_text())
+    packages = {name: package for name, package in lock["packages"].items() if name}
+    assert {"node_modules/express", "node_modules/redis"} <= {*packages}
+    assert [name for name, package in packages.items() if "integrity" not in package or "resolved" in package] == []
 
 
 def _here() -> list[Pin]:

@@ -235,8 +235,7 @@ def test_user_without_rights_is_told_what_to_do(shop: str, pg: Postgresql, pg_ur
         with pytest.raises(StoreUnusable, match="no schema has been selected to create in"):
             store.startup_warnings()
         pg.ask("GRANT USAGE ON SCHEMA public TO PUBLIC", database=pg_database)
-        for statement in store.setup_script().split(";\n")[:-1]:
-            pg.ask(statement, database=pg_database)
+        pg.ask(store.setup_script(), database=pg_database)
         with pytest.raises(StoreUnusable, match="permission denied for table"):
             store.startup_warnings()
         pg.ask(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {TABLE} TO shop", database=pg_database)

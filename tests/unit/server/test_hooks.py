@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from contextlib import contextmanager
 from pathlib import Path
@@ -224,6 +225,15 @@ def test_the_first_worker_logs_the_warnings_of_the_store(age: int, expected: lis
     worker = SimpleNamespace(app=SimpleNamespace(wsgi=lambda: app), age=age, log=Log())
     hooks_for(_LMDB).post_worker_init(worker)
     assert worker.log.warnings == expected
+
+
+def test_a_worker_freezes_what_it_has_loaded() -> None:
+    """The collector does not look at it again."""
+    worker = SimpleNamespace(app=SimpleNamespace(wsgi=object), age=2, log=Log())
+    hooks_for(_LMDB).post_worker_init(worker)
+    frozen = gc.get_freeze_count()
+    gc.unfreeze()
+    assert frozen > 10_000
 
 
 def test_another_app_has_no_warnings() -> None:

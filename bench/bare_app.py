@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from wsgiref.types import StartResponse, WSGIEnvironment
 
-SIZE = "BENCH_BYTES"  # the variable with the size of the response, so that both apps send the same number of bytes
+CART_BYTES = 900  # of cartsvc's response with a cart of five items; a test compares it
 
-_RESPONSE = b'{"filler":"%s"}' % (b"x" * (int(os.environ.get(SIZE, "900")) - len('{"filler":""}')))
+_RESPONSE = b'{"filler":"%s"}' % (b"x" * (CART_BYTES - len('{"filler":""}')))
 _HEADERS = [("Content-Type", "application/json"), ("Content-Length", str(len(_RESPONSE)))]
 
 
