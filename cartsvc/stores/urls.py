@@ -21,9 +21,11 @@ _MIN_MAP_SIZE = 4 * _KIB**2
 _LABEL = "[A-Za-z0-9_-]{1,63}"  # of a host name
 _DEFAULT_PORT = 6379
 _NO_VALKEY = "valkey needs a host, and perhaps a port, as in valkey://cache.example:6379/0"
+_NO_SENTINEL = "sentinels are hosts, perhaps with ports, as in valkey+sentinel://host1,host2:26379/service"
 _NO_POSTGRESQL = "postgresql needs a host, and perhaps a port, as in postgresql://db.example:5432/shop"
 _TLS_FILES = ("sslrootcert", "sslcert", "sslkey")
 _POSTGRESQL_PORT = 5432
+_SENTINEL_PORT = 26_379
 _MAX_PORT = 65_535
 
 _Value = TypeVar("_Value", bound=str)
@@ -49,7 +51,10 @@ class LmdbConfig(Struct, frozen=True):
 
 
 class ValkeyConfig(Struct, frozen=True):
-    """``valkey://[user:password@]host[:port][/db]``, ``valkeys://`` with TLS, ``valkey+cluster://host[:port],...``."""
+    """``valkey://[user:password@]host[:port][/db]``, ``valkeys://`` with TLS, ``valkey+cluster://host[:port],...``.
+
+    In ``valkey+sentinel://host[:port],.../service[/db]`` the hosts are sentinels.
+    """
 
     hosts: tuple[tuple[str, int], ...]
     db: int = 0
@@ -57,7 +62,10 @@ class ValkeyConfig(Struct, frozen=True):
     password: str | None = None
     tls: bool = False
     ca_certs: str | None = None  # a file of certificates to trust instead of the system's
+    ssl_cert: str | None = None  # files: the certificate of this client, and its key
+    ssl_key: str | None = None
     cluster: bool = False
+    service: str | None = None  # whose primary the sentinels name
 
     def __repr__(self) -> str:
         return f"ValkeyConfig(hosts={self.hosts!r}, ...)"  # without the password, because it may be logged
@@ -108,8 +116,9 @@ def describe(config: StoreConfig) -> str:
         case LmdbConfig():
             return f"lmdb://{config.path}"
         case ValkeyConfig():
-            scheme = f"valkey{'s' if config.tls else ''}{'+cluster' if config.cluster else ''}"
-            return f"{scheme}://{_shown(config.hosts)}{'' if config.cluster else f'/{config.db}'}"
+            kind = "+cluster" if config.cluster else "+sentinel" if config.service else ""
+            path = "" if config.cluster else f"/{config.service}/{config.db}" if config.service else f"/{config.db}"
+            return f"valkey{'s' if config.tls else ''}{kind}://{_shown(config.hosts)}{path}"
         case PostgresqlConfig():
             return f"postgresql://{_shown(config.hosts)}/{config.dbname or ''}"
 
@@ -131,13 +140,13 @@ def parse_store_url(url: str) -> StoreConfig:
         return MemoryConfig(parts.path)
     if scheme == "lmdb":
         return _lmdb(parts)
-    if match := re.fullmatch(r"(valkey|redis|rediss|valkeys)(\+cluster)?", scheme):
-        return _valkey(parts, tls=match[1].endswith("ss") or match[1] == "valkeys", cluster=match[2] is not None)
+    if match := re.fullmatch(r"(valkey|redis|rediss|valkeys)(?:\+(cluster|sentinel))?", scheme):
+        return _valkey(parts, tls=match[1].endswith("ss") or match[1] == "valkeys", kind=match[2])
     if scheme in {"postgresql", "postgres"}:
         return _postgresql(parts)
     raise ValueError(
-        "must be memory://, lmdb:///path, valkey://host:6379/0, valkeys://host:6379/0, valkey+cluster://host,host "
-        "or postgresql://host:5432/database"
+        "must be memory://, lmdb:///path, valkey://host:6379/0, valkeys://host:6379/0, valkey+cluster://host,host, "
+        "valkey+sentinel://host,host/service or postgresql://host:5432/database"
     )
 
 
@@ -161,29 +170,47 @@ def _lmdb(parts: SplitResult) -> LmdbConfig:
     return LmdbConfig(config.path, sync, map_size)
 
 
-def _valkey(parts: SplitResult, *, tls: bool, cluster: bool) -> ValkeyConfig:
-    options = _options(parts, {"ca_certs"} if tls else set())
+def _valkey(parts: SplitResult, *, tls: bool, kind: str | None) -> ValkeyConfig:
+    options = _options(parts, {"ca_certs", "ssl_cert", "ssl_key"} if tls else set())
     login, _, hosts = parts.netloc.rpartition("@")
     if "@" in login and "," in login:
         raise ValueError("a valkey URL has one user and password, before all hosts; an @ in a password is written %40")
-    if options.get("ca_certs") == "":
-        raise ValueError("ca_certs is the path of a file")
+    for name, path in options.items():
+        if not path:
+            raise ValueError(f"{name} is the path of a file")
+    if ("ssl_cert" in options) is not ("ssl_key" in options):
+        raise ValueError("ssl_cert and ssl_key belong together: the certificate of this client, and its key")
+    service, db = _valkey_path(parts, kind)
     username, _, password = login.partition(":")
-    db = parts.path.removeprefix("/") or "0"
-    if not re.fullmatch(r"\d{1,4}", db) or parts.fragment or (cluster and db != "0"):
-        raise ValueError("the path of a valkey URL is the number of a database, as in /0; a cluster has only that one")
-    found = tuple(_host(each, _DEFAULT_PORT, _NO_VALKEY) for each in hosts.split(","))
-    if len(found) > 1 and not cluster:
+    port, fault = (_SENTINEL_PORT, _NO_SENTINEL) if kind == "sentinel" else (_DEFAULT_PORT, _NO_VALKEY)
+    found = tuple(_host(each, port, fault) for each in hosts.split(","))
+    if len(found) > 1 and kind is None:
         raise ValueError("several hosts are those of a cluster: valkey+cluster://host,host")
     return ValkeyConfig(
         hosts=found,
-        db=int(db),
+        db=db,
         username=unquote(username) or None,
         password=unquote(password) or None,
         tls=tls,
         ca_certs=options.get("ca_certs"),
-        cluster=cluster,
+        ssl_cert=options.get("ssl_cert"),
+        ssl_key=options.get("ssl_key"),
+        cluster=kind == "cluster",
+        service=service,
     )
+
+
+def _valkey_path(parts: SplitResult, kind: str | None) -> tuple[str | None, int]:
+    """Return the service, which only sentinels have, and the number of the database."""
+    if kind == "sentinel":
+        match = re.fullmatch(r"/([\w.-]{1,200})(?:/(\d{0,4}))?", unquote(parts.path), re.ASCII)
+        if match is None or parts.fragment:
+            raise ValueError("a sentinel URL has the name of the service, as in valkey+sentinel://host,host/service/0")
+        return match[1], int(match[2] or 0)
+    db = parts.path.removeprefix("/") or "0"
+    if not re.fullmatch(r"\d{1,4}", db) or parts.fragment or (kind == "cluster" and db != "0"):
+        raise ValueError("the path of a valkey URL is the number of a database, as in /0; a cluster has only that one")
+    return None, int(db)
 
 
 def _postgresql(parts: SplitResult) -> PostgresqlConfig:

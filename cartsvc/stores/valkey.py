@@ -20,6 +20,7 @@ from cartsvc.stores.operation import current_operation
 from cartsvc.stores.urls import KEY_PREFIX, POOL_SIZE
 from cartsvc.stores.valkey_cluster import Cluster
 from cartsvc.stores.valkey_connection import Server, TimedConnection, TimedPool, TimedTLSConnection
+from cartsvc.stores.valkey_sentinel import SentinelPool, Sentinels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -170,15 +171,15 @@ class ValkeyStore(CompareAndSetStore):
         except (RedisError, OSError, ValueError) as error:  # ValueError: an invalid host name
             if isinstance(error, ResponseError) and str(error).startswith(_WRONG_TYPE):
                 raise RecordUnreadable from error
+            if isinstance(error, ReadOnlyError) or (self._config.service and not isinstance(error, ResponseError)):
+                self._reconnect()
             operation = current_operation.get()
             if operation is not None and operation.in_doubt:
                 raise OutcomeUnknown from error
-            if isinstance(error, ReadOnlyError):
-                self._reconnect()
             raise StoreError from error
 
     def _reconnect(self) -> None:
-        """Close idle connections, because the host name may by now resolve to a new primary."""
+        """Close idle connections, because the host name or Sentinel may by now lead to a new primary."""
         if isinstance(self._client, Server):
             self._client.connection_pool.disconnect()
 
@@ -216,13 +217,32 @@ def _connect(config: ValkeyConfig) -> Server | Cluster:
         "retry": Retry(NoBackoff(), 0),
     }
     if config.tls:
-        try:
-            options["context"] = ssl.create_default_context(cafile=config.ca_certs)
-        except OSError as error:
-            raise StoreUnusable(f"the certificates in {config.ca_certs} cannot be used: {error}") from error
+        options["context"] = _tls_context(config)
         options["connection_class"] = TimedTLSConnection
+    if config.service is not None:
+        return Server(connection_pool=SentinelPool(_sentinels(config, config.service, options), **options))
 
     def server(host: str, port: int) -> Server:
         return Server(connection_pool=TimedPool(host=host, port=port, **options))
 
     return Cluster(config.hosts, server) if config.cluster else server(*config.hosts[0])
+
+
+def _sentinels(config: ValkeyConfig, service: str, options: dict[str, Any]) -> Sentinels:
+    """Return the sentinels, which are connected to without a login and with the TLS of the servers."""
+    kept = {name: options[name] for name in ("protocol", "driver_info", "retry", "context") if name in options}
+    connection_class = options["connection_class"]
+    return Sentinels(config.hosts, service, lambda address: connection_class(host=address[0], port=address[1], **kept))
+
+
+def _tls_context(config: ValkeyConfig) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=config.ca_certs)
+    except OSError as error:
+        raise StoreUnusable(f"the certificates in {config.ca_certs} cannot be used: {error}") from error
+    if config.ssl_cert is not None:
+        try:
+            context.load_cert_chain(config.ssl_cert, config.ssl_key)
+        except OSError as error:
+            raise StoreUnusable(f"the certificate in {config.ssl_cert} cannot be used with its key: {error}") from error
+    return context

@@ -62,14 +62,19 @@ class TimedPool(ConnectionPool):
         if not self._slots.acquire(timeout=seconds_left()):
             raise TimeoutError("no connection is free")
         try:
-            try:
-                connection = self._idle.pop()
-            except IndexError:
-                connection = self.connection_class(**self.connection_kwargs)
-            connection.refresh()
+            return self._open()
         except BaseException:
             self._slots.release()
             raise
+
+    def _open(self) -> TimedConnection:
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self.connection_class(**self.connection_kwargs)
+        if not connection.is_usable():
+            connection.disconnect()
+            connection.connect()
         return connection
 
     def release(self, connection: Any) -> None:
@@ -123,11 +128,9 @@ class TimedConnection(Connection):
     def socket_connect_timeout(self, value: object) -> None:
         """Ignore the value, as above."""
 
-    def refresh(self) -> None:
-        """Connect, or reconnect if the server has closed the connection or an old response is left in it."""
-        if not self.is_connected or self._is_stale():
-            self.disconnect()
-            self.connect()
+    def is_usable(self) -> bool:
+        """Return whether the connection is open, also on the server's side, and has no old response."""
+        return self.is_connected and not self._is_stale()
 
     def send_command(self, *command: Any, **options: Any) -> None:
         """Send a command within the remaining time. Until all of it is sent, the server does nothing."""

@@ -198,7 +198,9 @@ def test_the_stores_of_the_readme_are_stores() -> None:
 
 
 def _is_taken(scheme: str) -> bool:
-    return any(_place(f"{scheme}:{rest}") is not None for rest in ("//", "///path", "//host", "//host/db"))
+    return any(
+        _place(f"{scheme}:{rest}") is not None for rest in ("//", "///path", "//host", "//host/db", "//host/service")
+    )
 
 
 def _place(url: str) -> StoreConfig | None:

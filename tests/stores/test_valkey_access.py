@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -96,6 +97,27 @@ def test_tls(server: Valkey, authority: Callable[..., Any], tmp_path: Path) -> N
     for missing in (tmp_path / "nowhere.pem", tmp_path):
         with pytest.raises(StoreUnusable, match=str(missing)), opened(f"{url}?ca_certs={missing}"):
             pass
+
+
+@pytest.mark.usefixtures("admin")
+def test_client_certificate(server: Valkey, authority: Callable[..., Any], tmp_path: Path) -> None:
+    """A server that requires one accepts the client with it, and no other."""
+    right, wrong = authority("right"), authority("wrong")
+    right.context.load_verify_locations(right.trusted)
+    right.context.verify_mode = ssl.CERT_REQUIRED
+    with proxy(server.port, context=right.context) as between:
+        url = f"valkeys://127.0.0.1:{between.port}?ca_certs={right.trusted}"
+        with opened(f"{url}&ssl_cert={right.client_cert}&ssl_key={right.client_key}") as store:
+            store.update("u", adding(real_now))
+        for other in (url, f"{url}&ssl_cert={wrong.client_cert}&ssl_key={wrong.client_key}"):
+            with opened(other, timeout=TIME) as store:
+                assert kind_of(store.ping) is StoreError
+        for missing in (tmp_path / "nowhere.pem", right.trusted):
+            with (
+                pytest.raises(StoreUnusable, match=f"{missing} cannot be used with its key"),
+                opened(f"{url}&ssl_cert={missing}&ssl_key={right.client_key}"),
+            ):
+                pass
 
 
 @pytest.mark.usefixtures("admin")

@@ -109,6 +109,15 @@ def adds(client: Persistent, number: int) -> Iterator[tuple[str, str]]:
             yield user_id, product
 
 
+def adds_unchecked(client: Persistent, number: int) -> Iterator[tuple[str, str]]:
+    """Add without end, and accept a response that shows fewer adds than before."""
+    for each in count():
+        user_id, product = f"user-{number}-{each // EACH}", f"sku-{each}"
+        body = {"product_id": product, "quantity": 1}
+        assert client.call("POST", f"/cart/{user_id}", body, Idempotency_Key=f"key-{each}").status == 200
+        yield user_id, product
+
+
 def quantities(cart: dict[str, Any]) -> dict[str, int]:
     """Return the quantities in this cart, by item_id."""
     return {item["item_id"]: item["quantity"] for item in cart["items"]}

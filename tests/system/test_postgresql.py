@@ -5,13 +5,12 @@ from __future__ import annotations
 import random
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 from tests.support.http_clients import SECONDS, Client, Persistent
-from tests.support.load import AWAY, UNKNOWN, Load, adds, stored
+from tests.support.load import AWAY, UNKNOWN, Load, adds, adds_unchecked, stored
 from tests.support.postgresqls import postgresql
 from tests.support.servers import run, serve
 
@@ -162,19 +161,10 @@ def test_failover_to_a_synchronous_standby_loses_nothing() -> None:
             assert stored(url, load.carts()) == load.carts()
 
 
-def unchecked(client: Persistent, number: int) -> Iterator[tuple[str, str]]:
-    """Add without end, and accept a response that shows fewer adds than before."""
-    for each in count():
-        user_id, product = f"user-{number}-{each // 20}", f"sku-{each}"
-        body = {"product_id": product, "quantity": 1}
-        assert client.call("POST", f"/cart/{user_id}", body, Idempotency_Key=f"key-{each}").status == 200
-        yield user_id, product
-
-
 def test_failover_to_an_asynchronous_standby_is_noticed() -> None:
     """The same load loses adds when a standby is promoted that did not have them: the test above would fail."""
     with replicated(synchronous=False) as pair, two_services(pair) as urls:
-        load = Load(urls, unchecked)
+        load = Load(urls, adds_unchecked)
         with load():
             load.wait_for(20)
             pair.standby.stop()

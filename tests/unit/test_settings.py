@@ -190,8 +190,8 @@ def test_a_store_url_names_a_place(monkeypatch: pytest.MonkeyPatch, url: str, pl
 
 
 _NO_STORE = (
-    "must be memory://, lmdb:///path, valkey://host:6379/0, valkeys://host:6379/0, valkey+cluster://host,host "
-    "or postgresql://host:5432/database"
+    "must be memory://, lmdb:///path, valkey://host:6379/0, valkeys://host:6379/0, valkey+cluster://host,host, "
+    "valkey+sentinel://host,host/service or postgresql://host:5432/database"
 )
 
 

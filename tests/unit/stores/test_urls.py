@@ -17,8 +17,8 @@ TLS = [scheme for scheme in ALL if scheme.startswith(("valkeys", "rediss"))]
 
 GIB = 2**30
 NEITHER = (
-    "must be memory://, lmdb:///path, valkey://host:6379/0, valkeys://host:6379/0, valkey+cluster://host,host "
-    "or postgresql://host:5432/database"
+    "must be memory://, lmdb:///path, valkey://host:6379/0, valkeys://host:6379/0, valkey+cluster://host,host, "
+    "valkey+sentinel://host,host/service or postgresql://host:5432/database"
 )
 NO_URL = "must be a URL such as lmdb:///var/lib/cartsvc or valkey://host:6379/0"
 NO_PATH = "lmdb needs the absolute path of a directory, as in lmdb:///var/lib/cartsvc"
@@ -65,7 +65,7 @@ def test_what_only_looks_like_memory(url: str) -> None:
     assert refusal(url) == NEITHER
 
 
-@pytest.mark.parametrize("url", ["/var/lib/cartsvc", "http://host", "redis+sentinel://host", "unix:///run/valkey", "x"])
+@pytest.mark.parametrize("url", ["/var/lib/cartsvc", "http://host", "redis+tls://host", "unix:///run/valkey", "x"])
 def test_what_is_none_of_ours(url: str) -> None:
     """The message says which there are."""
     assert refusal(url) == NEITHER
@@ -200,6 +200,45 @@ def test_what_is_no_url_at_all(url: str) -> None:
     assert refusal(url) == NO_URL
 
 
+# ---- sentinels ----
+
+SENTINELS = [f"{scheme}+sentinel" for scheme in PLAIN]
+NO_SERVICE = "a sentinel URL has the name of the service, as in valkey+sentinel://host,host/service/0"
+
+
+@pytest.mark.parametrize("scheme", SENTINELS)
+@pytest.mark.parametrize(
+    ("rest", "hosts", "service", "db"),
+    [
+        ("a/shop", (("a", 26_379),), "shop", 0),
+        ("a,b:1/shop/", (("a", 26_379), ("b", 1)), "shop", 0),
+        ("[::1]/my-shop.1/15", (("::1", 26_379),), "my-shop.1", 15),
+    ],
+)
+def test_sentinels(scheme: str, rest: str, hosts: tuple[tuple[str, int], ...], service: str, db: int) -> None:
+    """Some of them, the service that they watch, and perhaps a database; the login is that of the servers."""
+    config = ValkeyConfig(hosts, db, "user", "p", tls=not scheme.startswith(("valkey+", "redis+")), service=service)
+    assert parse_store_url(f"{scheme}://user:p@{rest}") == config
+    assert describe(config).endswith(f"/{service}/{db}")
+
+
+@pytest.mark.parametrize("path", ["", "/", "/0/1/2", "/shop/x", "/shop/99999", "/a b", "/shop#x"])
+def test_sentinels_need_a_service(path: str) -> None:
+    """Without its name they cannot be queried."""
+    assert refusal(f"valkey+sentinel://host{path}") == NO_SERVICE
+
+
+@pytest.mark.parametrize("scheme", TLS)
+def test_a_client_certificate_has_a_key(scheme: str) -> None:
+    """Neither is of use without the other."""
+    config = parse_store_url(f"{scheme}://cache?ssl_cert=/c.pem&ssl_key=/k.pem")
+    assert isinstance(config, ValkeyConfig)
+    assert (config.ssl_cert, config.ssl_key) == ("/c.pem", "/k.pem")
+    told = "ssl_cert and ssl_key belong together: the certificate of this client, and its key"
+    assert [refusal(f"{scheme}://cache?{name}=/x") for name in ("ssl_cert", "ssl_key")] == [told, told]
+    assert refusal(f"{scheme}://cache?ca_certs=") == "ca_certs is the path of a file"
+
+
 # ---- postgresql ----
 
 NO_DATABASE = "the path of a postgresql URL is the name of a database, as in postgresql://host:5432/shop"
@@ -291,8 +330,8 @@ def test_a_log_shows_hosts_and_database() -> None:
         ("lmdb:///x?maps_size=1GiB", ["map_size", "sync"]),
         ("lmdb:///x?sync=on&readonly=1", ["map_size", "sync"]),
         ("lmdb:///x?ca_certs=/y", ["map_size", "sync"]),
-        ("valkeys://h?sync=on", ["ca_certs"]),
-        ("rediss+cluster://h?ssl_ca_certs=/y", ["ca_certs"]),
+        ("valkeys://h?sync=on", ["ca_certs", "ssl_cert", "ssl_key"]),
+        ("rediss+cluster://h?ssl_ca_certs=/y", ["ca_certs", "ssl_cert", "ssl_key"]),
         ("valkey://h?ca_certs=/y", []),
         ("redis://h?db=3", []),
         ("valkey+cluster://h?x", []),
@@ -301,7 +340,9 @@ def test_a_log_shows_hosts_and_database() -> None:
 def test_an_option_that_there_is_not(url: str, told: list[str]) -> None:
     """A slip is refused, not ignored; the message says which options there are."""
     said = refusal(url)
-    assert [name for name in ("ca_certs", "map_size", "sync") if name in said.rpartition(":")[2]] == told
+    assert [
+        name for name in ("ca_certs", "map_size", "ssl_cert", "ssl_key", "sync") if name in said.rpartition(":")[2]
+    ] == told
 
 
 @pytest.mark.parametrize("url", ["lmdb:///x?sync=on&sync=off", "valkeys://h?ca_certs=/a&ca_certs=/a"])
