@@ -125,7 +125,7 @@ def test_a_full_dev_shm_is_a_full_store(project: Project) -> None:
     """In the 64 MiB that Docker gives a container: 507, and no process is killed (SIGBUS)."""
     script = """
 import http.client, itertools, json
-body = json.dumps({"items": [{"product_id": f"{n:0100}", "quantity": 1} for n in range(400)]})
+body = json.dumps({"items": [{"product_id": f"{n:0100}", "quantity": 1} for n in range(250)]})
 service = http.client.HTTPConnection("127.0.0.1", 8080)
 def call(method, path, body=None):
     service.request(method, path, body, {"Content-Type": "application/json"})
