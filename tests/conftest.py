@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -40,6 +41,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Report that one of gunicorn's parsers was not tested."""
     if not C_PARSER:
         terminalreporter.write_line("gunicorn's C parser is not installed: only its Python parser was tested")
+
+
+def pytest_sessionfinish() -> None:
+    """Remove what the PostgreSQL servers of this process were made from."""
+    postgresqls = sys.modules.get("tests.support.postgresqls")
+    if postgresqls is not None:
+        postgresqls.remove_temporaries()
 
 
 @pytest.fixture

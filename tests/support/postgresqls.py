@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _SECONDS = 30  # to start, to stop, to follow
+_temporaries: list[Path] = []
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -285,8 +286,15 @@ def _installation() -> Path:
 def _temporary() -> Path:
     """Return a directory that is removed when this process ends."""
     directory = Path(tempfile.mkdtemp(prefix="cartsvc-postgresql-"))
-    atexit.register(shutil.rmtree, directory)
+    _temporaries.append(directory)
     return directory
+
+
+@atexit.register
+def remove_temporaries() -> None:
+    """Remove the template and the copy of the programs. A process of pytest-xdist ends without its exit handlers."""
+    while _temporaries:
+        shutil.rmtree(_temporaries.pop())
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
