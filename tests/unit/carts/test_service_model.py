@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from cartsvc.carts.cart import Cart
     from tests.support import model
+    from tests.support.postgresqls import Postgresql
 
 pytestmark = [pytest.mark.search, pytest.mark.server]
 
@@ -381,10 +382,11 @@ def as_changes(changes: tuple[Change, ...]) -> list[ItemChange]:
 
 
 # How much of what other searches take. Memory is the heart of the matter: 6,000 examples of each machine in a soak.
-SHARES = {"memory": 4, "valkey": 1, "cluster": 1 / 2}
+SHARES = {"memory": 4, "valkey": 1, "cluster": 1 / 2, "postgresql": 1 / 2}
+STORES = ["memory", "valkey", "cluster", pytest.param("postgresql", marks=pytest.mark.soak)]
 
 
-@pytest.fixture(scope="module", params=SHARES)
+@pytest.fixture(scope="module", params=STORES)
 def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     """Each store in turn."""
     with ExitStack() as stack:
@@ -394,6 +396,9 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
             case "cluster":
                 nodes = stack.enter_context(cluster())
                 url = "valkey+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+            case "postgresql":
+                there: Postgresql = request.getfixturevalue("postgresql_server")
+                url = there.url_of(there.empty_database())
             case _:
                 url = "memory://"
         stage = Stage(url, share=SHARES[request.param])
