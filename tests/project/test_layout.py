@@ -27,7 +27,7 @@ STANDS_AT_THE_ROOT = {
         "README.md",
     ),
     *("pyproject.toml", "requirements-dev.txt", "Makefile", "CHANGELOG.md", "LICENSE", "docs", "bench", ".ci"),
-    *(".gitignore", ".dockerignore", "requirements-build.txt", "requirements-c-parser.txt"),
+    *("examples", ".gitignore", ".dockerignore", "requirements-build.txt", "requirements-c-parser.txt"),
 }
 
 
