@@ -80,6 +80,8 @@ class _Passing(BaseHTTPRequestHandler):
         trouble = network.next_trouble()
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         key = self.headers.get("Idempotency-Key")
+        if trouble == "late":
+            network.overtaken.clear()
         if trouble == "request" or isinstance(trouble, Problem | Foreign):
             network.seen.append(Seen(self.command, self.path, key, None, replayed=False))
             if isinstance(trouble, Problem):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NODE = str(Path(ROOT_DIR) / "bin" / "node")
+_SECONDS = 60
 
 # One JSON value a line in, one out. Length is counted in code points, and a pattern is read with the u flag, as JSON
 # Schema asks for (draft 2020-12, validation: 6.3.1, 6.3.2; core: 6.4). A pattern without a text is tried on each code
@@ -47,6 +49,17 @@ for await (const line of createInterface({ input: process.stdin })) {
   console.log(JSON.stringify(text === undefined ? edges(schema.pattern) : allows(schema, text)));
 }
 """
+
+
+def run_module(file: Path, *arguments: str) -> Any:
+    """Run a module until it ends, and return what it has written, as JSON; None if it has written nothing."""
+    # Without the developer's proxy and options of Node.
+    environment = {"PATH": os.environ["PATH"], "HOME": str(file.parent)}
+    ended = subprocess.run(
+        [NODE, str(file), *arguments], capture_output=True, env=environment, text=True, timeout=_SECONDS, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout) if ended.stdout else None
 
 
 class Ecma:

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import time
 from functools import cache
 from typing import Any
 
+import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from cartsvc.auth.config import AuthConfig, load_auth_config
+from cartsvc.auth.config import GUEST_AUDIENCE, GUEST_ISSUER, AuthConfig, load_auth_config
 
 SECRET = "shop-" + "s" * 40
 GUEST_SECRET = "guest-" + "g" * 40
 OTHER_SECRET = "other-" + "o" * 40
 ISSUER = "https://issuer.example/"
 AUDIENCE = "https://carts.example"
+
+# A service with authentication, for serve().
+ENVIRONMENT = {"CARTSVC_AUTH": "jwt", "CARTSVC_JWT_KEY": SECRET, "CARTSVC_GUEST_KEY": GUEST_SECRET}
+
+
+def user_token(user_id: str, *, scope: str = "", seconds: int = 300) -> str:
+    """Return a token of the shop for this user, which expires in ``seconds``."""
+    return jwt.encode({"sub": user_id, "exp": int(time.time()) + seconds, "scope": scope}, SECRET, "HS256")
+
+
+def guest_token(user_id: str, *, seconds: int = 300) -> str:
+    """Return a token of the service for this guest, which expires in ``seconds``."""
+    claims = {"sub": user_id, "exp": int(time.time()) + seconds, "iss": GUEST_ISSUER, "aud": GUEST_AUDIENCE}
+    return jwt.encode(claims, GUEST_SECRET, "HS256", headers={"typ": "cartsvc-guest+jwt"})
 
 
 def settings(**changes: str | None) -> AuthConfig:
