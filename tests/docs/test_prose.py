@@ -1,6 +1,6 @@
 """Check the language of the pages and of docstrings, comments and messages (docs/contributing.md, "Language").
 
-The pages are README, changelog and docs/; the modules are those of cartsvc and tests/support.
+The pages are README, changelog and docs/; the modules are those of cartsvc, examples and tests/support.
 
 Each finding is reported as ``file:line: "words found" -> words to use``. Code is not checked: neither code blocks and
 `inline code` in Markdown, nor identifiers in Python.
@@ -186,6 +186,7 @@ _COMMENTED = [_ROOT / name for name in ("docker-compose.yml", "Dockerfile", "Mak
 _SOURCES = [
     *_ROOT.glob("cartsvc/**/*.py"),
     *_ROOT.glob("tests/support/**/*.py"),
+    *_ROOT.glob("examples/**/*.py"),
     _ROOT / "gunicorn.conf.py",
     _ROOT / "wsgi.py",
 ]
