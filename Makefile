@@ -51,7 +51,7 @@ test-fast: .venv/.dev ## Run the tests without servers and long searches: unit, 
 test: .venv/.dev ## Run all tests, except those that need Docker or Chromium
 	$(BIN)/pytest $(PARALLEL) --durations=15
 
-test-browser: .venv/.dev ## Test Swagger UI and CORS in Chromium (/usr/bin/chromium, or CHROMIUM=path)
+test-browser: .venv/.dev ## Test Swagger UI, CORS and the module for pages in Chromium (/usr/bin/chromium, or CHROMIUM=path)
 	$(BIN)/pytest -m browser tests/browser
 
 test-container: .venv/.dev ## Test the image and the compose file (needs Docker)

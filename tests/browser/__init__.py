@@ -1,1 +1,1 @@
-"""Swagger UI and CORS in Chromium."""
+"""Swagger UI, CORS and the module for pages in Chromium."""
