@@ -27,7 +27,6 @@ const ATTEMPTS = 4; // of one request, in all
 const LONGEST_WAIT = 10_000; // milliseconds; a response with a longer Retry-After is for the shopper to read
 const RENEW_AFTER = 86_400_000; // a guest's token is renewed once a day; it is valid for CARTSVC_GUEST_TTL, 7 days
 const GUEST = "cartsvc.guest"; // the key in localStorage, and the name of the lock
-const OWNER_CHANGED = "owner changed";
 const PASSING = [408, 429, 502, 503, 504]; // statuses after which a retry is likely to succeed
 const PASSING_CONFLICTS = ["cart-sealed", "merge-aborted"];
 const UNKNOWN = ["no-response", "outcome-unknown", "internal-error", ""]; // "": the response is that of a proxy
@@ -152,9 +151,7 @@ export class ShopCart {
     this.channel = this.isShared && globalThis.BroadcastChannel ? new BroadcastChannel(GUEST) : null;
     if (this.channel) this.channel.onmessage = (event) => this.#receive(event.data);
     const { signal } = this.#ends;
-    globalThis.addEventListener?.("storage", (event) => event.key === GUEST && this.#receive(OWNER_CHANGED), {
-      signal,
-    });
+    globalThis.addEventListener?.("storage", (event) => event.key === GUEST && this.#reload(), { signal });
     globalThis.document?.addEventListener(
       "visibilitychange",
       () => document.visibilityState === "visible" && this.load().catch(() => {}),
@@ -259,20 +256,22 @@ export class ShopCart {
    */
   async signIn(how = {}) {
     this.#user = undefined;
+    const user = await this.#currentUser();
     const guest = this.#storedGuest() && (await this.#guest()); // with a token that is still valid
-    if (guest !== null && (await this.#currentUser()) !== null) {
+    if (guest !== null && user !== null) {
       const body = { from_user_id: guest.user_id, from_token: guest.token, ...how };
       await this.#write("POST", "/merge", { body });
       this.#forget(guest);
     }
-    this.channel?.postMessage(OWNER_CHANGED);
-    return guest === null ? this.load() : this.state;
+    this.channel?.postMessage(user?.user_id ?? "");
+    return guest === null || user === null ? this.load() : this.state;
   }
 
   /** Forget the user, after the shop has ended the session. @returns {Promise<State>} */
   async signOut() {
     this.#user = undefined;
-    this.channel?.postMessage(OWNER_CHANGED);
+    const user = await this.#currentUser();
+    this.channel?.postMessage(user?.user_id ?? "");
     return this.load();
   }
 
@@ -326,14 +325,15 @@ export class ShopCart {
     return state;
   }
 
-  /** @param {State | string} message from another tab */
+  /** @param {State | string} message from another tab: a state, or the signed-in user ("": none) */
   #receive(message) {
-    if (typeof message === "string") {
-      this.#user = undefined;
-      this.load().catch(() => {});
-    } else {
-      this.#show(message, ++this.#clock, false);
-    }
+    if (typeof message !== "string") this.#show(message, ++this.#clock, false);
+    else if (message !== (this.#userId ?? "")) this.#reload();
+  }
+
+  #reload() {
+    this.#user = undefined;
+    this.load().catch(() => {});
   }
 
   /** @returns {Promise<Owner | null>} */

@@ -73,7 +73,11 @@ def run(network: Network, service: httpx.Client, tmp_path: Path) -> Run:
 
 def _as_user(user_id: str) -> str:
     """Return the options of a page whose session has this user."""
-    return json.dumps({"user_id": user_id, "token": user_token(user_id)}).join(("{ user: async () => (", ") }"))
+    return f"{{ user: async () => ({_session(user_id)}) }}"
+
+
+def _session(user_id: str) -> str:
+    return json.dumps({"user_id": user_id, "token": user_token(user_id)})
 
 
 def _quantities(service: httpx.Client, user_id: str) -> dict[str, int]:
@@ -354,6 +358,41 @@ def test_a_tab_with_a_closed_guest_finds_the_user(run: Run, service: httpx.Clien
     assert _quantities(service, "erin") == {"mug": 2}
 
 
+def test_a_late_response_for_the_guest_is_not_shown(run: Run, network: Network) -> None:
+    """The response of a click arrives after the sign-in: the page goes on to show the user's cart."""
+    network.trouble = ["", "", "late"]
+    told = run(f"""
+        let user = null;
+        const cart = open({{ user: async () => user }});
+        const first = await cart.add(mug);
+        const late = cart.add(mug);
+        const {{ user_id, token }} = guest();
+        while ((await send(`${{direct}}/cart/${{user_id}}`, {{ token }})).body.version < 2); // until it is applied
+        user = {{ user_id: "otto", token: "{user_token("otto")}" }};
+        await cart.signIn();
+        await late;
+        tell([cart.state.cart.user_id, quantities(cart.state)]);
+    """)
+    assert told == ["otto", {"mug": 2}]
+
+
+def test_a_page_that_opens_does_not_disturb_the_others(run: Run, network: Network) -> None:
+    """Its signIn() reports the same user to the other tabs, so they load nothing."""
+    told = run(f"""
+        let asked = 0;
+        const user = async () => {{ asked += 1; return {_session("pia")}; }};
+        const [one, two] = [open({{ user }}), await anotherTab({{ user }})];
+        await one.load();
+        await two.signIn();
+        const marked = shows(one, ({{ cart }}) => cart.total_quantity === 1);
+        await two.add(mug);
+        await marked; // so one has received all messages before it
+        tell(asked);
+    """)
+    assert told == 2
+    assert [seen.method for seen in network.seen] == ["GET", "GET", "POST"]
+
+
 def test_a_closed_guest_without_a_user_is_replaced(run: Run, service: httpx.Client) -> None:
     """After the sign-out, a tab with the merged guest's id gets a new guest."""
     told = run("""
@@ -413,12 +452,24 @@ def test_an_absent_cart_is_shown(run: Run, service: httpx.Client) -> None:
         const {{ etag }} = cart.state;
         const {{ token }} = await cart.options.user();
         await send(`${{base}}/cart/gina`, {{ method: "DELETE", token, headers: {{ "If-Match": etag }} }});
-        const empty = quantities(await cart.load());
+        await cart.load();
+        const empty = quantities(cart.state);
         const step = await cart.setQuantity("mug", 3).catch(slug);
         await cart.add(mug);
         tell([empty, cart.state.cart.version, step, quantities(cart.state)]);
     """)
     assert told == [{}, 1, "cart-not-found", {"mug": 1}]
+
+
+def test_a_late_absent_cart_is_not_shown(run: Run, network: Network) -> None:
+    """The page loads an absent cart, and the response arrives after that of a click."""
+    network.trouble = ["late"]
+    told = run(f"""
+        const cart = open({_as_user("quin")});
+        await Promise.all([cart.load(), cart.add(mug)]);
+        tell(quantities(cart.state));
+    """)
+    assert told == {"mug": 1}
 
 
 def test_the_last_step_wins(run: Run, network: Network, service: httpx.Client) -> None:
