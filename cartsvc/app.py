@@ -23,6 +23,7 @@ from cartsvc.cli.commands import carts_commands
 from cartsvc.settings import Settings
 from cartsvc.stores import open_script_runner, open_store, running_store
 from cartsvc.telemetry.logging import LoggedStore
+from cartsvc.telemetry.requests import RequestTelemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _TAG_BYTES = 12  # 96 random bits, so no tag repeats
 _GUEST_BYTES = 16  # 128 random bits, so an id cannot be guessed
+_REQUEST_ID_BYTES = 8  # 64 random bits, so two requests of one log have different ids
 _REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match")
 # Tracing tools and HTTP libraries add these to the requests of a page, and a header that is not allowed blocks them.
 _COMMON_HEADERS = (
@@ -48,7 +50,7 @@ _COMMON_HEADERS = (
     "tracestate",
 )
 _LABEL = r"[a-z0-9_-]{1,63}"  # of a host name
-_RESPONSE_HEADERS = ("ETag", "Idempotency-Replayed", "Location", "Retry-After", "WWW-Authenticate")
+_RESPONSE_HEADERS = ("ETag", "Idempotency-Replayed", "Location", "Retry-After", "WWW-Authenticate", "X-Request-ID")
 _PREFLIGHT_MAX_AGE_S = 600
 _COUNTER_TIMEOUT_S = 0.25  # to wait for a shared rate counter
 
@@ -113,6 +115,9 @@ def create_app(
     Api(app, limits=policy.limits, auth=_auth(settings, clock), rate_limiter=rates)
     if settings.trusted_proxies:
         app.wsgi_app = TrustedProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
+    app.wsgi_app = RequestTelemetry(  # type: ignore[method-assign]
+        app.wsgi_app, new_id=partial(secrets.token_hex, _REQUEST_ID_BYTES), monotonic=time.perf_counter
+    )
     if settings.cors_origins:
         CORS(
             app,

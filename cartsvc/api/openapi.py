@@ -13,6 +13,7 @@ import msgspec
 
 from cartsvc.api.body import BodyParser
 from cartsvc.api.problems import (
+    INSTANCE_PREFIX,
     MEDIA_TYPE,
     PROBLEM_BY_ERROR,
     PROBLEM_BY_STATUS,
@@ -105,6 +106,12 @@ _CONDITION_HEADERS = (
         "schema": _TAGS,
     },
 )
+_REQUEST_ID = {
+    "X-Request-ID": {
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+        "description": "The request's id: that of the request if it has a valid one, otherwise a new one.",
+    }
+}
 _REPLAYED = {
     "Idempotency-Replayed": {
         "schema": {"type": "string", "enum": ["true"]},
@@ -217,6 +224,17 @@ def document(spec: APISpec, *, limits: Limits, has_auth: bool, has_rate_limit: b
         schemas.pop(unused, None)
     _add_limits(schemas, limits)
     _name_strategy(schemas)
+    responses = [*made["components"]["responses"].values()]
+    responses += [
+        response
+        for operations in made["paths"].values()
+        for operation in operations.values()
+        if "responses" in operation
+        for response in operation["responses"].values()
+        if "$ref" not in response
+    ]
+    for response in responses:
+        response["headers"] = response.get("headers", {}) | _REQUEST_ID
     if has_auth:
         _add_security(made)
     if has_rate_limit:
@@ -254,6 +272,7 @@ def _problem_schema(problem: Problem) -> dict[str, Any]:
         "title": {"type": "string"},
         "status": {"type": "integer", "enum": [problem.status]},
         "detail": {"type": "string"},
+        "instance": {"type": "string", "format": "uri", "description": "`urn:cartsvc:request:` and the request's id."},
     }
     if problem.slug in _WITH_ERRORS:
         members["errors"] = {"type": "array", "items": {"$ref": "#/components/schemas/Fault"}}
@@ -289,6 +308,7 @@ def _example(problem: Problem) -> dict[str, Any]:
     faults = [_EXAMPLE_FAULTS.get(problem.slug, Fault("", f"{problem.title}."))] if problem.slug in _WITH_ERRORS else []
     detail = faults[0].detail if faults else f"{problem.title}."
     example: dict[str, Any] = msgspec.json.decode(problem_response(problem, detail, faults=faults).data)
+    example["instance"] = INSTANCE_PREFIX + "5f0c8a2b91d34e67"
     return example | ({"cart": CART_EXAMPLE} if problem.status == _WITH_CART else {})
 
 

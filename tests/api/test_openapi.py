@@ -40,6 +40,7 @@ CART = {
     "updated_at": "2026-01-02T03:04:05Z",
     "expires_at": "2026-01-02T03:04:05Z",
 }
+INSTANCE = "urn:cartsvc:request:x"
 HEADERS = {"ETag": '"x"', "Cache-Control": "private, no-cache"}
 
 
@@ -148,10 +149,18 @@ def test_every_write_takes_terms(client: Client) -> None:
             assert replays == (is_write and status in {"200", "201", "204"}), (steps, status)
 
 
+def test_every_response_states_the_id_of_its_request(client: Client) -> None:
+    """Those of successes too."""
+    for steps, operation in _operations(client):
+        for status in operation["responses"]:
+            _, response = client.contract.resolve(*steps, "responses", status)
+            assert "X-Request-ID" in response["headers"]
+
+
 def test_problems_state_their_headers(client: Client) -> None:
     """What a client has to act on: when to come again, and the ETag of the cart that a 412 carries."""
     headers = {
-        name: sorted(response.get("headers", {}))
+        name: sorted(set(response["headers"]) - {"X-Request-ID"})
         for name, response in client.contract.document["components"]["responses"].items()
     }
     assert {name: found for name, found in headers.items() if found} == {
@@ -375,6 +384,7 @@ def _json(
 
 def _problem(code: int, **members: Any) -> Any:
     body = {"type": "urn:cartsvc:problem:internal-error", "title": "X", "status": code, "detail": "X."} | members
+    body = {"instance": INSTANCE} | body
     return _json(body, code, {}, PROBLEM)
 
 
@@ -421,6 +431,7 @@ def _without(name: str) -> dict[str, str]:
         _problem(500, type="about:blank"),
         _problem(500, type="urn:cartsvc:problem:"),
         _problem(500, zap=1),
+        _problem(500, instance=7),
         _problem(500, errors=[{"pointer": "/x"}]),
         _problem(500, detail="Traceback (most recent call last)"),
         _problem(503),
@@ -436,6 +447,7 @@ def test_the_checker_sees_wrong_answers(client: Client, wrong: Callable[..., Res
 
 def _refusal(slug: str, code: int = 409, headers: dict[str, str] | None = None, **members: Any) -> Any:
     body = {"type": f"urn:cartsvc:problem:{slug}", "title": "X", "status": code, "detail": "X."} | members
+    body = {"instance": INSTANCE} | body
     return _json(body, code, headers or {}, PROBLEM)
 
 

@@ -1,0 +1,88 @@
+"""Identify each request, and pass on when it begins and how it ends: one WSGI middleware."""
+
+from __future__ import annotations
+
+import re
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_FAILED = "500 Internal Server Error"  # what gunicorn responds if the application raises
+
+
+class RequestInfo:
+    """What is known of one request. Times are in seconds."""
+
+    __slots__ = ("environ", "headers", "request_id", "seconds", "status", "store_seconds")
+
+    def __init__(self, environ: WSGIEnvironment, request_id: str) -> None:
+        self.environ = environ
+        self.request_id = request_id
+        self.status = _FAILED
+        self.headers: Sequence[tuple[str, str]] = ()  # of the response
+        self.seconds = 0.0
+        self.store_seconds = 0.0
+
+
+class Observer(Protocol):
+    """What the middleware calls at the begin and at the end of each request."""
+
+    def begin(self) -> None:
+        """Observe that a request begins."""
+
+    def end(self, info: RequestInfo) -> None:
+        """Observe a request whose response is complete, and not yet sent."""
+
+
+# The request that runs in this coroutine or thread.
+current_request: ContextVar[RequestInfo | None] = ContextVar("current_request", default=None)
+
+
+class RequestTelemetry:
+    """Give each request an id, which the response contains too, and pass each request to the observers.
+
+    A client's ``X-Request-ID`` is its id if it has 1 to 64 letters, digits, dots, hyphens and underscores; otherwise
+    ``new_id`` makes one, and the application finds it in that header. ``monotonic`` returns seconds. A request is
+    observed before its response is sent, so a response that a client has received was always observed.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        *,
+        new_id: Callable[[], str],
+        monotonic: Callable[[], float],
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self._app = app
+        self._new_id = new_id
+        self._monotonic = monotonic
+        self._observers = observers
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve a request."""
+        request_id = environ.get("HTTP_X_REQUEST_ID", "")
+        if not _ID.fullmatch(request_id):
+            request_id = environ["HTTP_X_REQUEST_ID"] = self._new_id()
+        info = RequestInfo(environ, request_id)
+
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:  # noqa: ANN401 - as WSGI has it
+            info.status = status
+            info.headers = headers = [*headers, ("X-Request-ID", request_id)]
+            return start_response(status, headers, exc_info)
+
+        current_request.set(info)
+        began = self._monotonic()
+        for observer in self._observers:
+            observer.begin()
+        try:
+            return self._app(environ, start)
+        finally:
+            info.seconds = self._monotonic() - began
+            for observer in self._observers:
+                observer.end(info)
+            current_request.set(None)
