@@ -19,6 +19,8 @@ from cartsvc.server.slow_clients import ClientTimeouts
 from cartsvc.server.startup import connections_within, files_needed
 from cartsvc.settings import Settings, export_store
 from cartsvc.stores import count_pools
+from cartsvc.telemetry.gunicorn_log import logger_with
+from cartsvc.telemetry.log_format import log_formatter
 
 try:
     settings = Settings.from_env()
@@ -81,9 +83,11 @@ limit_request_field_size = 8190
 # request could get another path than its own, or end with 500. Only CARTSVC_TRUSTED_PROXIES selects trusted headers.
 forwarded_allow_ips = ""
 
-# An access log line costs more than the request, and would contain user ids. Use --access-logfile - to turn it on.
+# gunicorn's lines would contain user ids. CARTSVC_ACCESS_LOG selects those of cartsvc.
 accesslog = None
-logger_class = "cartsvc.server.workers.Logger"
+
+# Programs read JSON, people read text.
+logger_class = logger_with(log_formatter(settings.log_format or ("text" if sys.stderr.isatty() else "json")))
 loglevel = settings.log_level
 
 # Time out slow request bodies and unread responses, which would block a connection forever. The limit follows

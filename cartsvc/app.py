@@ -22,7 +22,9 @@ from cartsvc.carts.service import CartService
 from cartsvc.cli.commands import carts_commands
 from cartsvc.settings import Settings
 from cartsvc.stores import open_script_runner, open_store, running_store
+from cartsvc.telemetry.access_log import AccessLog
 from cartsvc.telemetry.logging import LoggedStore
+from cartsvc.telemetry.measured_store import MeasuredStore
 from cartsvc.telemetry.requests import RequestTelemetry
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from cartsvc.auth.keys import KeySource
     from cartsvc.carts.store import CartStore
     from cartsvc.stores.urls import StoreConfig
+    from cartsvc.telemetry.requests import Observer
 
 _TAG_BYTES = 12  # 96 random bits, so no tag repeats
 _GUEST_BYTES = 16  # 128 random bits, so an id cannot be guessed
@@ -94,6 +97,7 @@ def create_app(
 
     opened = _open_store(settings.store, settings, clock) if store is None else store
     served: CartStore = LoggedStore(opened, monotonic=_monotonic)
+    served = MeasuredStore(served, monotonic=time.perf_counter)
     if wrap_store is not None:
         served = wrap_store(served)
     logging.getLogger("cartsvc").setLevel(settings.log_level.upper())
@@ -116,7 +120,10 @@ def create_app(
     if settings.trusted_proxies:
         app.wsgi_app = TrustedProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
     app.wsgi_app = RequestTelemetry(  # type: ignore[method-assign]
-        app.wsgi_app, new_id=partial(secrets.token_hex, _REQUEST_ID_BYTES), monotonic=time.perf_counter
+        app.wsgi_app,
+        new_id=partial(secrets.token_hex, _REQUEST_ID_BYTES),
+        monotonic=time.perf_counter,
+        observers=_observers(settings),
     )
     if settings.cors_origins:
         CORS(
@@ -138,6 +145,12 @@ def _open_store(config: StoreConfig, settings: Settings, clock: Callable[[], int
         timeout=settings.store_timeout,
         key_prefix=settings.key_prefix,
     )
+
+
+def _observers(settings: Settings) -> list[Observer]:
+    if settings.access_log == "off":
+        return []
+    return [AccessLog(slow_s=settings.slow_request, all_requests=settings.access_log == "all")]
 
 
 def _forbid_sniffing(response: Response) -> Response:

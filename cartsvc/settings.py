@@ -29,6 +29,8 @@ _YEAR_S = 366 * _DAY_S
 _SPARE_READERS = 126
 _KIB, _MIB = 2**10, 2**20
 _AUTH_SETTINGS = ("jwt_key", "jwt_jwks_url", "jwt_algorithms", "jwt_issuer", "jwt_audience", "guest_key")
+_LOG_FORMATS = ("text", "json")
+_ACCESS_LOGS = ("off", "errors", "all")
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
 _ORIGIN = re.compile(r"(https?)://((?:\*\.)?[A-Za-z0-9-][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?")
@@ -127,6 +129,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     cors_origins: tuple[str, ...]  # as a browser writes them; https://*.example matches one label before .example
     cors_headers: tuple[str, ...]
     log_level: str
+    log_format: str | None  # None: text on a terminal, json elsewhere
+    access_log: str
+    slow_request: float
     warnings: tuple[str, ...]
 
     @property
@@ -165,6 +170,9 @@ class Settings(Struct, frozen=True, kw_only=True):
             cors_origins=env.parsed("CARTSVC_CORS_ORIGINS", (), _origins),
             cors_headers=env.parsed("CARTSVC_CORS_HEADERS", (), _header_names),
             log_level=env.choice("CARTSVC_LOG_LEVEL", "info", _LEVELS, ignore_case=True),
+            log_format=env.choice("CARTSVC_LOG_FORMAT", None, _LOG_FORMATS),
+            access_log=env.choice("CARTSVC_ACCESS_LOG", "errors", _ACCESS_LOGS),
+            slow_request=env.number("CARTSVC_SLOW_REQUEST", 1.0, min_value=0.001, max_value=3600.0),
             warnings=(),
         )
         if env.faults:

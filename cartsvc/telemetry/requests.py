@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+_METHODS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"))
+_PARAMETER = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")  # in a rule of the application
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _FAILED = "500 Internal Server Error"  # what gunicorn responds if the application raises
 
@@ -17,15 +21,50 @@ _FAILED = "500 Internal Server Error"  # what gunicorn responds if the applicati
 class RequestInfo:
     """What is known of one request. Times are in seconds."""
 
-    __slots__ = ("environ", "headers", "request_id", "seconds", "status", "store_seconds")
+    __slots__ = ("headers", "request_id", "seconds", "status", "store_seconds", "wsgi")
 
     def __init__(self, environ: WSGIEnvironment, request_id: str) -> None:
-        self.environ = environ
+        self.wsgi = environ
         self.request_id = request_id
         self.status = _FAILED
         self.headers: Sequence[tuple[str, str]] = ()  # of the response
         self.seconds = 0.0
         self.store_seconds = 0.0
+
+    @property
+    def method(self) -> str:
+        """The method; ``_OTHER`` if HTTP does not define it, because a client may send any text as its method."""
+        method: str = self.wsgi["REQUEST_METHOD"]
+        return method if method in _METHODS else "_OTHER"
+
+    @property
+    def route(self) -> str:
+        """The path of the operation as /openapi.json has it, for example ``/cart/{user_id}``; empty if there is none.
+
+        The application leaves the rule that has matched in the environment.
+        """
+        return _template(self.wsgi.get("cartsvc.route", ""))
+
+    @property
+    def status_code(self) -> int:
+        """The status of the response as a number."""
+        return int(self.status[:3])
+
+    @property
+    def problem(self) -> str | None:
+        """The slug of the problem in the response; None if it is none."""
+        return self.wsgi.get("cartsvc.problem")
+
+    @property
+    def trace_id(self) -> str | None:
+        """The trace of the request (W3C Trace Context): 32 hexadecimal digits; None without a valid ``traceparent``."""
+        found = _TRACEPARENT.fullmatch(self.wsgi.get("HTTP_TRACEPARENT", ""))
+        return None if found is None else found[1]
+
+
+@lru_cache(maxsize=64)
+def _template(rule: str) -> str:
+    return _PARAMETER.sub(r"{\1}", rule)
 
 
 class Observer(Protocol):

@@ -170,7 +170,7 @@ def _command(arguments: tuple[str, ...]) -> list[str]:
 
 def _environment(settings: dict[str, str], port: int) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
-    return kept | {"PORT": str(port)} | settings
+    return kept | {"PORT": str(port), "CARTSVC_LOG_FORMAT": "text"} | settings
 
 
 def _free_port() -> int:

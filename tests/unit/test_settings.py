@@ -44,6 +44,7 @@ WHOLE = [
 OTHERS = [
     *("HOST", "CARTSVC_STORE_URL", "CARTSVC_STORE_TIMEOUT"),
     *("CARTSVC_CORS_ORIGINS", "CARTSVC_CORS_HEADERS", "CARTSVC_LOG_LEVEL"),
+    *("CARTSVC_LOG_FORMAT", "CARTSVC_ACCESS_LOG", "CARTSVC_SLOW_REQUEST"),
 ]
 WRONG = "wr ong"  # every setting rejects it
 SECRET = "a secret of 32 bytes or of more.."  # noqa: S105 - of no service
@@ -102,6 +103,9 @@ def test_defaults() -> None:
         cors_origins=(),
         cors_headers=(),
         log_level="info",
+        log_format=None,
+        access_log="errors",
+        slow_request=1.0,
         warnings=(),
     )
     assert Settings.from_env() == expected
@@ -113,7 +117,7 @@ def test_the_tables_here_have_every_setting() -> None:
     fields |= {f"policy.{each.name}" for each in msgspec.structs.fields(Policy)} - {"policy.limits"}
     fields |= {f"policy.limits.{each.name}" for each in msgspec.structs.fields(Limits)}
     others = {"host", "store", "store_timeout", "key_prefix", "auth", "rate_limit"}
-    others |= {"cors_origins", "cors_headers", "log_level"}
+    others |= {"cors_origins", "cors_headers", "log_level", "log_format", "access_log", "slow_request"}
     assert {path for _, path, *_ in WHOLE} | others == fields
 
 
