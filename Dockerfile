@@ -40,7 +40,7 @@ RUN install --directory --owner=10001 --group=10001 --mode=0700 /var/lib/cartsvc
 # every start and every health check would compile again. This also checks that the copied code can start.
 RUN python -m compileall -q . \
     && gunicorn --check-config wsgi:app \
-    && python -c "import http.client, encodings.idna, gunicorn_h1c, cartsvc.stores.lmdb, cartsvc.stores.valkey"
+    && python -c "import http.client, encodings.idna, gunicorn_h1c, cartsvc.stores.lmdb, cartsvc.stores.postgresql, cartsvc.stores.valkey"
 
 # Numeric, because Kubernetes' runAsNonRoot cannot resolve names.
 USER 10001:10001

@@ -57,14 +57,16 @@ test-browser: .venv/.dev ## Test Swagger UI and CORS in Chromium (/usr/bin/chrom
 test-container: .venv/.dev ## Test the image and the compose file (needs Docker)
 	$(BIN)/pytest -m container tests/container
 
-# The second command repeats tests that depend on chance: SOAK_ROUNDS times each.
+# -m selects the tests marked soak too. The second command repeats tests that depend on chance, SOAK_ROUNDS times each.
 soak: .venv/.dev ## Run the randomised tests for an hour or longer; SEED=n repeats a run
-	HYPOTHESIS_PROFILE=soak $(BIN)/pytest --hypothesis-seed=$(or $(SEED),random) \
+	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -m "not browser" --hypothesis-seed=$(or $(SEED),random) \
 		tests/unit/carts/test_cart*.py tests/unit/carts/test_clocks.py tests/unit/carts/test_service_model.py \
 		tests/stores/test_memory.py tests/stores/test_lmdb.py tests/stores/test_valkey.py tests/stores/test_valkey_cluster.py \
+		tests/stores/test_postgresql.py \
 		tests/system/test_model.py tests/system/test_schemathesis.py tests/system/test_hostile.py
-	SOAK_ROUNDS=20 $(BIN)/pytest --hypothesis-seed=$(or $(SEED),random) \
-		tests/system/test_stores.py tests/system/test_workers.py tests/system/test_hostile.py::test_many_small_bodies
+	SOAK_ROUNDS=20 $(BIN)/pytest -m "not browser" --hypothesis-seed=$(or $(SEED),random) \
+		tests/system/test_stores.py tests/system/test_postgresql.py tests/system/test_sentinel.py tests/system/test_workers.py \
+		tests/system/test_hostile.py::test_many_small_bodies
 
 lint: .venv/.dev ## Check style, types, import rules, Dockerfile and compose file
 	$(BIN)/ruff check .

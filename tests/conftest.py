@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from cartsvc.settings import EnvReader, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.postgresqls import Postgresql
 
 # No deadlines, because they would fail on a busy machine.
 settings.register_profile("fast", max_examples=30, stateful_step_count=30, deadline=None)
@@ -36,6 +43,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line("gunicorn's C parser is not installed: only its Python parser was tested")
 
 
+def pytest_sessionfinish() -> None:
+    """Remove what the PostgreSQL servers of this process were made from."""
+    postgresqls = sys.modules.get("tests.support.postgresqls")
+    if postgresqls is not None:
+        postgresqls.remove_temporaries()
+
+
 @pytest.fixture
 def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove every setting of the shell that runs the tests."""
@@ -51,3 +65,12 @@ def known_settings() -> list[str]:
     reader = EnvReader({})
     Settings.read(reader)
     return sorted(reader.names)
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[Postgresql]:
+    """Return a PostgreSQL server that every test of this process leaves usable; each takes a database of its own."""
+    from tests.support.postgresqls import postgresql  # noqa: PLC0415 - after its asserts were registered above
+
+    with postgresql() as running:
+        yield running

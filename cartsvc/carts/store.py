@@ -76,6 +76,13 @@ class CartStore(ABC):
         """Return warnings about the configuration of the store for its operator, one sentence each."""
         return []
 
+    def setup_script(self) -> str:
+        """Return the commands that prepare the server of this store; "" if there is nothing to prepare."""
+        return ""
+
+    def set_up(self) -> None:  # noqa: B027 - most stores need no preparation
+        """Prepare the server of this store, unless that has been done before. Raises StoreError."""
+
     def operation(self) -> AbstractContextManager[object]:
         """Return a context for the calls of one request, which share the time that a request may take."""
         return nullcontext()

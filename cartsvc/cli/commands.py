@@ -1,4 +1,4 @@
-"""``flask carts``: export, import, count and purge the records of a store."""
+"""``flask carts``: prepare a store, and export, import, count and purge its records."""
 
 from __future__ import annotations
 
@@ -70,10 +70,31 @@ def carts_commands(
     ``clock`` returns milliseconds since the epoch, ``new_tag`` new tokens.
     """
     context = _Context(open_store, clock=clock, new_tag=new_tag)
-    commands = [_export, _import, _stats, _purge]
+    commands = [_init, _export, _import, _stats, _purge]
     return click.Group(
-        "carts", commands=commands, context_settings={"obj": context}, help="Back up, move, count and purge carts."
+        "carts",
+        commands=commands,
+        context_settings={"obj": context},
+        help="Prepare a store; back up, move, count and purge carts.",
     )
+
+
+@click.command("init", cls=_Command)
+@click.option("--print", "print_only", is_flag=True, help="Print the SQL instead of executing it.")
+@click.pass_obj
+def _init(context: _Context, *, print_only: bool) -> None:
+    """Create the table in PostgreSQL. Other stores need no preparation.
+
+    It is safe to run it again. The service does the same when it starts, if its user may create tables.
+    """
+    script = context.store.setup_script()
+    if print_only:
+        click.echo(script, nl=False)
+    elif script:
+        context.store.set_up()
+        _echo("The store is ready.")
+    else:
+        _echo("This store needs no preparation.")
 
 
 @click.command("export", cls=_Command)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cartsvc.stores.urls import KEY_PREFIX, LmdbConfig, MemoryConfig, ValkeyConfig
+from cartsvc.stores.urls import KEY_PREFIX, LmdbConfig, MemoryConfig, PostgresqlConfig, ValkeyConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +50,10 @@ def open_store(
             from cartsvc.stores.valkey import ValkeyStore
 
             return ValkeyStore(config, clock=clock, timeout=timeout, key_prefix=key_prefix)
+        case PostgresqlConfig():
+            from cartsvc.stores.postgresql import PostgresqlStore
+
+            return PostgresqlStore(config, clock=clock, timeout=timeout)
 
 
 def open_script_runner(
@@ -68,6 +72,8 @@ def open_script_runner(
 
 def count_pools(config: StoreConfig) -> int:
     """Return how many pools of at most POOL_SIZE connections a process has for this store: one per server."""
+    if isinstance(config, PostgresqlConfig):
+        return 1
     if not isinstance(config, ValkeyConfig):
         return 0
     return max(len(config.hosts), _CLUSTER_NODES) if config.cluster else 1
@@ -86,7 +92,7 @@ def lock_store(config: StoreConfig, *, memory_limit: int, max_readers: int) -> D
             from cartsvc.stores.lmdb_lock import DirectoryLock
 
             return DirectoryLock(config.path)
-        case ValkeyConfig():
+        case ValkeyConfig() | PostgresqlConfig():
             return None
 
 

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import random
 import ssl
-import threading
-import time
 from contextlib import contextmanager
 from importlib.resources import files
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from redis.backoff import NoBackoff
@@ -17,18 +13,14 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, Red
 from redis.retry import Retry
 
 from cartsvc.carts import record as records
-from cartsvc.carts.store import CartStore, T, allowed_when_full, check_name
+from cartsvc.carts.store import check_name
 from cartsvc.errors import OutcomeUnknown, RecordUnreadable, StoreError, StoreFull, StoreUnusable
+from cartsvc.stores.compare_and_set import CompareAndSetStore, Found
+from cartsvc.stores.operation import current_operation
 from cartsvc.stores.urls import KEY_PREFIX, POOL_SIZE
 from cartsvc.stores.valkey_cluster import Cluster
-from cartsvc.stores.valkey_connection import (
-    Operation,
-    Server,
-    TimedConnection,
-    TimedPool,
-    TimedTLSConnection,
-    current_operation,
-)
+from cartsvc.stores.valkey_connection import Server, TimedConnection, TimedPool, TimedTLSConnection
+from cartsvc.stores.valkey_sentinel import SentinelPool, Sentinels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,10 +30,7 @@ if TYPE_CHECKING:
 
 _TAG_PREFIX_BYTES = 64  # of a record: the bytes that are compared, which include its tag
 _EXPIRY_GRACE_MS = 86_400_000  # how much later than ``expires_at`` the server removes a record, by its own clock
-_LOCK_COUNT = 256
 _SCAN_COUNT = 256  # keys per page, roughly
-_IMMEDIATE_RETRIES = 4  # failed compares that are retried without a pause, with the record that the script has returned
-_RETRY_PAUSE_S = 0.01  # at most
 _PROBE = "/"  # the name of the key in a ping, which never exists: no user_id has a slash
 _WRONG_TYPE = "WRONGTYPE"
 
@@ -59,64 +48,19 @@ _COMPARE_AND_SET = _Script(b"#!lua\n" + _LUA)
 _EVEN_WHEN_FULL = _Script(b"#!lua flags=allow-oom\n" + _LUA)
 
 
-class ValkeyStore(CartStore):
+class ValkeyStore(CompareAndSetStore):
     """Keep each record as one string, written by compare-and-set on its tag. Its key is ``key_prefix`` and the user_id.
 
-    ``timeout`` bounds all calls of one request together, in seconds: waiting for the lock, for a connection and for the
-    server. A write is sent once; if its response is lost, OutcomeUnknown is raised.
+    A write is sent once; if its response is lost, OutcomeUnknown is raised.
     """
 
     def __init__(
         self, config: ValkeyConfig, *, clock: Callable[[], int], timeout: float, key_prefix: str = KEY_PREFIX
     ) -> None:
+        super().__init__(clock=clock, timeout=timeout)
         self._config = config
         self._prefix = key_prefix.encode()
-        self._clock = clock
-        self._timeout = timeout
         self._client = _connect(config)
-        # Threads of this process that change the same cart take turns, because otherwise their compares would fail.
-        self._locks = [threading.Lock() for _ in range(_LOCK_COUNT)]
-
-    @contextmanager
-    def operation(self) -> Iterator[Operation]:
-        """Start the time of a request. Inside another operation, continue that one."""
-        outer = current_operation.get()
-        if outer is not None:
-            yield outer
-            return
-        operation = Operation(time.monotonic() + self._timeout)
-        token = current_operation.set(operation)
-        try:
-            yield operation
-        finally:
-            current_operation.reset(token)
-
-    def get(self, user_id: str) -> Record | None:
-        """Read the record in one round trip."""
-        with self.operation():
-            return self._decode_live(self._send("GET", self._key(user_id)))
-
-    def update(self, user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
-        """Read, change, compare and set: two round trips, and one more for each failed compare."""
-        key = self._key(user_id)
-        with self.operation() as operation, self._cart_lock(key, operation):
-            data = self._send("GET", key)
-            for failures in count(1):
-                old = self._decode_live(data)
-                new, result = change(old)
-                if new is old or (new is None and data is None):
-                    return result
-                reply = self._compare_and_set(
-                    key, data, new, allow_when_full=new is None or allowed_when_full(old, new)
-                )
-                if reply == 1:
-                    return result
-                data = reply
-                if failures >= _IMMEDIATE_RETRIES:
-                    # Many requests change this cart: spread them, and read again after the pause.
-                    time.sleep(min(random.uniform(0, _RETRY_PAUSE_S), operation.remaining()))  # noqa: S311 - not a secret
-                    data = self._send("GET", key)
-        raise AssertionError("count() has no end")
 
     def scan(self) -> Iterator[tuple[str, Record | RecordUnreadable]]:
         """Read the keys by SCAN, on each primary of a cluster."""
@@ -191,25 +135,19 @@ class ValkeyStore(CartStore):
     def _key(self, user_id: str) -> bytes:
         return self._prefix + user_id.encode(errors="surrogateescape")
 
-    def _decode_live(self, data: bytes | None) -> Record | None:
-        record = None if data is None else records.decode(data)
-        return record if record is not None and record.is_live(self._clock()) else None
+    def _read(self, key: bytes) -> Any:  # noqa: ANN401 - bytes or None
+        return self._send("GET", key)
 
-    @contextmanager
-    def _cart_lock(self, key: bytes, operation: Operation) -> Iterator[None]:
-        lock = self._locks[hash(key) % _LOCK_COUNT]
-        if not lock.acquire(timeout=operation.remaining()):
-            raise StoreError from TimeoutError("another request of this process to the same cart did not end in time")
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def _compare_and_set(self, key: bytes, data: bytes | None, new: Record | None, *, allow_when_full: bool) -> Any:  # noqa: ANN401 - 1, bytes or None
+    def _compare_and_set(
+        self, key: bytes, data: bytes | None, new: Record | None, *, allow_when_full: bool
+    ) -> Found | None:
+        """Write the record in one round trip. The script returns 1, or the stored record, which saves reading it."""
         expected = b"" if data is None else data[:_TAG_PREFIX_BYTES]
         # At least 1, because the server rejects times before 1970, which an imported record may have.
         text, until = (b"", 0) if new is None else (records.encode(new), max(new.expires_at + _EXPIRY_GRACE_MS, 1))
-        return self._evaluate(_EVEN_WHEN_FULL if allow_when_full else _COMPARE_AND_SET, [key], expected, text, until)
+        script = _EVEN_WHEN_FULL if allow_when_full else _COMPARE_AND_SET
+        reply = self._evaluate(script, [key], expected, text, until)
+        return None if reply == 1 else Found(reply)
 
     def _evaluate(self, script: _Script, keys: list[bytes], *arguments: Any) -> Any:  # noqa: ANN401 - what the script returns
         try:
@@ -233,15 +171,15 @@ class ValkeyStore(CartStore):
         except (RedisError, OSError, ValueError) as error:  # ValueError: an invalid host name
             if isinstance(error, ResponseError) and str(error).startswith(_WRONG_TYPE):
                 raise RecordUnreadable from error
+            if isinstance(error, ReadOnlyError) or (self._config.service and not isinstance(error, ResponseError)):
+                self._reconnect()
             operation = current_operation.get()
             if operation is not None and operation.in_doubt:
                 raise OutcomeUnknown from error
-            if isinstance(error, ReadOnlyError):
-                self._reconnect()
             raise StoreError from error
 
     def _reconnect(self) -> None:
-        """Close idle connections, because the host name may by now resolve to a new primary."""
+        """Close idle connections, because the host name or Sentinel may by now lead to a new primary."""
         if isinstance(self._client, Server):
             self._client.connection_pool.disconnect()
 
@@ -279,13 +217,32 @@ def _connect(config: ValkeyConfig) -> Server | Cluster:
         "retry": Retry(NoBackoff(), 0),
     }
     if config.tls:
-        try:
-            options["context"] = ssl.create_default_context(cafile=config.ca_certs)
-        except OSError as error:
-            raise StoreUnusable(f"the certificates in {config.ca_certs} cannot be used: {error}") from error
+        options["context"] = _tls_context(config)
         options["connection_class"] = TimedTLSConnection
+    if config.service is not None:
+        return Server(connection_pool=SentinelPool(_sentinels(config, config.service, options), **options))
 
     def server(host: str, port: int) -> Server:
         return Server(connection_pool=TimedPool(host=host, port=port, **options))
 
     return Cluster(config.hosts, server) if config.cluster else server(*config.hosts[0])
+
+
+def _sentinels(config: ValkeyConfig, service: str, options: dict[str, Any]) -> Sentinels:
+    """Return the sentinels, which are connected to without a login and with the TLS of the servers."""
+    kept = {name: options[name] for name in ("protocol", "driver_info", "retry", "context") if name in options}
+    connection_class = options["connection_class"]
+    return Sentinels(config.hosts, service, lambda address: connection_class(host=address[0], port=address[1], **kept))
+
+
+def _tls_context(config: ValkeyConfig) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=config.ca_certs)
+    except OSError as error:
+        raise StoreUnusable(f"the certificates in {config.ca_certs} cannot be used: {error}") from error
+    if config.ssl_cert is not None:
+        try:
+            context.load_cert_chain(config.ssl_cert, config.ssl_key)
+        except OSError as error:
+            raise StoreUnusable(f"the certificate in {config.ssl_cert} cannot be used with its key: {error}") from error
+    return context

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from redis import exceptions
 from redis.crc import key_slot
 
-from cartsvc.stores.valkey_connection import Operation, current_operation, seconds_left
+from cartsvc.stores.operation import Operation, current_operation, seconds_left
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

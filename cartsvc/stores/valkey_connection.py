@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import ssl
 import threading
-import time
-from contextvars import ContextVar
 from typing import Any
 
 from redis import Redis
@@ -23,24 +21,11 @@ from redis._parsers import _HiredisParser
 from redis.connection import Connection, ConnectionPool
 from redis.exceptions import RedisError, ResponseError
 
+from cartsvc.stores.operation import seconds_left, set_in_doubt
+
 # ruff: noqa: ANN401 - redis-py has no narrower types
 
 _WRITE_COMMANDS = frozenset({"EVALSHA", "EVAL", "DEL"})
-
-
-class Operation:
-    """The calls of one request to the store: their deadline, and whether one of their writes is in doubt."""
-
-    def __init__(self, deadline: float) -> None:
-        self._deadline = deadline  # by the monotonic clock
-        self.in_doubt = False  # whether a write was sent whose response has not arrived
-
-    def remaining(self) -> float:
-        """Return the seconds until the deadline, or 0 after it."""
-        return max(0.0, self._deadline - time.monotonic())
-
-
-current_operation: ContextVar[Operation | None] = ContextVar("current_operation", default=None)
 
 
 class Server(Redis):
@@ -77,14 +62,19 @@ class TimedPool(ConnectionPool):
         if not self._slots.acquire(timeout=seconds_left()):
             raise TimeoutError("no connection is free")
         try:
-            try:
-                connection = self._idle.pop()
-            except IndexError:
-                connection = self.connection_class(**self.connection_kwargs)
-            connection.refresh()
+            return self._open()
         except BaseException:
             self._slots.release()
             raise
+
+    def _open(self) -> TimedConnection:
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self.connection_class(**self.connection_kwargs)
+        if not connection.is_usable():
+            connection.disconnect()
+            connection.connect()
         return connection
 
     def release(self, connection: Any) -> None:
@@ -138,18 +128,16 @@ class TimedConnection(Connection):
     def socket_connect_timeout(self, value: object) -> None:
         """Ignore the value, as above."""
 
-    def refresh(self) -> None:
-        """Connect, or reconnect if the server has closed the connection or an old response is left in it."""
-        if not self.is_connected or self._is_stale():
-            self.disconnect()
-            self.connect()
+    def is_usable(self) -> bool:
+        """Return whether the connection is open, also on the server's side, and has no old response."""
+        return self.is_connected and not self._is_stale()
 
     def send_command(self, *command: Any, **options: Any) -> None:
         """Send a command within the remaining time. Until all of it is sent, the server does nothing."""
         self._sock.settimeout(seconds_left())
         super().send_command(*command, **options)
         if command[0] in _WRITE_COMMANDS:
-            _set_in_doubt(in_doubt=True)
+            set_in_doubt(in_doubt=True)
 
     def read_response(self, *arguments: Any, **options: Any) -> Any:
         """Read the response within the remaining time."""
@@ -157,9 +145,9 @@ class TimedConnection(Connection):
             result = super().read_response(*arguments, **options)
         except RedisError as error:
             if isinstance(error, ResponseError) or error.status_code is not None:  # the server has rejected the command
-                _set_in_doubt(in_doubt=False)
+                set_in_doubt(in_doubt=False)
             raise
-        _set_in_doubt(in_doubt=False)
+        set_in_doubt(in_doubt=False)
         return result
 
     def _is_stale(self) -> bool:
@@ -191,18 +179,3 @@ class TimedTLSConnection(TimedConnection):
         except BaseException:
             sock.close()
             raise
-
-
-def seconds_left() -> float:
-    """Return the remaining seconds of the current operation, more than 0. Raises TimeoutError after its deadline."""
-    operation = current_operation.get()
-    seconds = operation.remaining() if operation is not None else 0.0
-    if not seconds:
-        raise TimeoutError("no time is left for this request")
-    return seconds
-
-
-def _set_in_doubt(*, in_doubt: bool) -> None:
-    operation = current_operation.get()
-    if operation is not None:
-        operation.in_doubt = in_doubt

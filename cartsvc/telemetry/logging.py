@@ -23,7 +23,7 @@ _MAX_OUTAGES = 256  # remembered at a time; each unreadable record is one
 _DIGEST = 16  # hexadecimal digits
 _FULL, _UNREADABLE = "full", "unreadable"
 _CONNECTION = ("ConnectionError", "TimeoutError")
-_PERMISSION = "NOPERM"
+_PERMISSIONS = ("NOPERM", "42501")  # of Valkey and of PostgreSQL
 
 # What the success of a call proves. A ping is a write that changes nothing, so it may be allowed when others are not.
 _READ, _PING, _WRITE = 0, 1, 2
@@ -204,8 +204,8 @@ def _classify(error: StoreError | RecordUnreadable, call: int) -> tuple[str, int
     name, code = type(cause).__name__, error_code(cause)
     if name in _CONNECTION:
         return name, _READ
-    # Before a ping's script runs, a server checks whether it may write at all, but not which commands it may use.
-    return f"{name} {code}".strip(), min(call, _PING) if code and code != _PERMISSION else call
+    # Before a ping writes, a server checks whether it may write at all, but not whether it may do all kinds of writes.
+    return f"{name} {code}".strip(), min(call, _PING) if code and code not in _PERMISSIONS else call
 
 
 def _describe(error: StoreError | RecordUnreadable, kind: str, user_id: str) -> str:

@@ -184,7 +184,9 @@ def test_the_image_holds_what_it_needs_and_no_more(project: Project) -> None:
 
 def test_a_start_compiles_nothing(project: Project) -> None:
     """All that a start imports is in the image as bytecode: a read-only file system could not keep it."""
-    imports = "import gunicorn.workers.ggevent, wsgi, cartsvc.stores.lmdb, cartsvc.stores.valkey"
+    imports = (
+        "import gunicorn.workers.ggevent, wsgi, cartsvc.stores.lmdb, cartsvc.stores.postgresql, cartsvc.stores.valkey"
+    )
     started = project.run("python", "-v", "-c", imports)
     assert "code object from '/app/cartsvc/" in started.stderr
     assert re.findall(r"code object from (/\S+)", started.stderr) == []  # a path in quotes is bytecode's
@@ -240,7 +242,7 @@ def test_a_slip_in_the_file_is_told(project: Project, tmp_path: Path) -> None:
         "HOST": "0.0.0.0",  # noqa: S104 - as in docker-compose.yml
         "PORT": "8080",
     }
-    assert config["environment"]["CARTSVC_STORE_URL"] == "valkey://valkey:6379/0"
+    assert config["environment"]["CARTSVC_STORE_URL"] == "valkey://valkey"
     script = "from cartsvc.settings import Settings; print(*Settings.from_env().warnings)"
     said = beside.run("python", "-c", script, COMPOSE_PROFILES="").stdout
     assert (

@@ -1,4 +1,4 @@
-"""Where the container keeps carts: in memory, on its volume with LMDB, or in Valkey; and how many share them."""
+"""Where the container keeps carts: in memory, on its volume, in Valkey or PostgreSQL; and how many share them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ pytestmark = pytest.mark.container
 
 _DIRECTORY = "/var/lib/cartsvc"
 _LMDB = f"lmdb://{_DIRECTORY}"
-_VALKEY = "valkey://valkey:6379/0"
+_VALKEY = "valkey://valkey"
+_POSTGRESQL = "postgresql://postgresql"
+_PASSWORD = "only for a test"  # noqa: S105 - of a server that runs only during a test
 _MIB = 2**20
 
 
@@ -38,11 +40,20 @@ def on_valkey(project: Project) -> Project:
     return chosen
 
 
+@pytest.fixture
+def on_postgresql(project: Project) -> Project:
+    """The project with its profile postgresql, healthy."""
+    chosen = project.given(COMPOSE_PROFILES="postgresql", POSTGRES_PASSWORD=_PASSWORD)
+    chosen.up()
+    return chosen
+
+
 @pytest.mark.parametrize(
     ("settings", "url"),
     [
         ({}, "memory://"),
         ({"COMPOSE_PROFILES": "valkey"}, _VALKEY),
+        ({"COMPOSE_PROFILES": "postgresql"}, _POSTGRESQL),
         ({"CARTSVC_STORE_URL": _LMDB}, _LMDB),
         ({"CARTSVC_STORE_URL": _LMDB, "COMPOSE_PROFILES": "valkey"}, _LMDB),
     ],
@@ -183,6 +194,45 @@ def test_valkey_killed_is_a_503_until_it_is_back(on_valkey: Project) -> None:
     assert _quantity(on_valkey, "survivor") == 1
 
 
+def test_postgresql_is_reached_by_the_service_alone(on_postgresql: Project) -> None:
+    """No published port, no root, no capability, nothing to write to but its volume and memory; a password is due."""
+    state = on_postgresql.state("postgresql")
+    assert state["NetworkSettings"]["Ports"] == {"5432/tcp": None}
+    assert state["HostConfig"]["ReadonlyRootfs"] is True
+    assert [mount["Destination"] for mount in state["Mounts"]] == ["/var/lib/postgresql/data"]
+    shown = on_postgresql.execute("cat", "/proc/1/status", service="postgresql").stdout
+    status = dict(line.split(":\t", 1) for line in shown.splitlines())
+    assert status["Name"] == "postgres"
+    assert "0" not in status["Uid"].split()
+    assert {int(mask, 16) for name, mask in status.items() if name.startswith("Cap")} == {0}
+    assert status["NoNewPrivs"] == "1"
+    stats = ("flask", "--app", "wsgi", "carts", "stats")
+    assert on_postgresql.execute(*stats).returncode == 0
+    denied = on_postgresql.execute("env", "-u", "PGPASSWORD", *stats, expected=1).stderr
+    assert "no password supplied" in denied
+    logged = on_postgresql.compose("logs", "--no-color", on_postgresql.service).stdout
+    assert _PASSWORD not in logged
+    assert f"store {_POSTGRESQL}:5432/" in logged
+
+
+def test_postgresql_keeps_carts_across_restarts(on_postgresql: Project) -> None:
+    """Either service is restarted, then both are taken down: the cart is there each time, and so are its keys."""
+    _add(on_postgresql, "restarted", key="once")
+    on_postgresql.compose("restart", "cart-service")
+    on_postgresql.up()
+    assert _quantity(on_postgresql, "restarted") == 1
+    on_postgresql.compose("kill", "postgresql")
+    with on_postgresql.client() as client:
+        assert (client.get("/readyz").status_code, client.get("/healthz").status_code) == (503, 200)
+    on_postgresql.up()
+    _until_ready(on_postgresql)
+    assert _quantity(on_postgresql, "restarted") == 1
+    on_postgresql.compose("down")
+    on_postgresql.up()
+    assert _add(on_postgresql, "restarted", key="once") == "true"
+    assert _quantity(on_postgresql, "restarted") == 1
+
+
 def test_three_replicas_share_their_carts(project: Project) -> None:
     """Behind a port range each of three sees at once what another one wrote."""
     chosen = project.given(COMPOSE_PROFILES="valkey", CART_SERVICE_PORTS="127.0.0.1:8080-8082")
@@ -201,15 +251,17 @@ def test_three_replicas_share_their_carts(project: Project) -> None:
         chosen.compose("down", "--timeout", "1")
 
 
-def test_the_profile_as_a_flag_alone_starts_nothing(project: Project) -> None:
+@pytest.mark.parametrize("store", ["valkey", "postgresql"])
+def test_the_profile_as_a_flag_alone_starts_nothing(project: Project, store: str) -> None:
     """The file does not learn of it, so the carts would stay in memory: nothing starts, and it says what to do."""
-    everything = project.given(COMPOSE_PROFILES="valkey")
-    everything.compose("down", "--timeout", "1")
-    project.compose("--profile", "valkey", "up", "--detach", "--no-build", expected=1)
-    assert "set COMPOSE_PROFILES=valkey" in everything.compose("logs", "--no-color", "cart-service-uses-valkey").stdout
-    assert [everything.state(service)["State"]["Status"] for service in ("cart-service", "valkey")] == ["created"] * 2
-    named = {"CARTSVC_STORE_URL": _VALKEY}
-    project.compose("--profile", "valkey", "up", "--detach", "--wait", "--no-build", **named)
+    project.given(COMPOSE_PROFILES="valkey,postgresql").compose("down", "--timeout", "1")
+    everything = project.given(COMPOSE_PROFILES=store, POSTGRES_PASSWORD=_PASSWORD)
+    project.compose("--profile", store, "up", "--detach", "--no-build", expected=1)
+    logged = everything.compose("logs", "--no-color", f"cart-service-uses-{store}").stdout
+    assert f"set COMPOSE_PROFILES={store}" in logged
+    assert [everything.state(service)["State"]["Status"] for service in ("cart-service", store)] == ["created"] * 2
+    named = {"CARTSVC_STORE_URL": f"{store}://{store}", "POSTGRES_PASSWORD": _PASSWORD}
+    project.compose("--profile", store, "up", "--detach", "--wait", "--no-build", **named)
     everything.compose("down", "--timeout", "1")
 
 

@@ -170,7 +170,21 @@ def _urls() -> list[tuple[list[str], list[str]]]:
 def test_the_schemes_are_those_that_are_taken() -> None:
     """docs/stores.md lists every scheme of a store URL, and no other."""
     told = [url.partition(":")[0] for found, _ in _urls() for url in found]
-    names = ("memory", "lmdb", "valkey", "redis", "keydb", "file", "http", "unix", "dynamodb", "sqlite")
+    names = (
+        "memory",
+        "lmdb",
+        "valkey",
+        "redis",
+        "keydb",
+        "postgresql",
+        "postgres",
+        "mysql",
+        "file",
+        "http",
+        "unix",
+        "dynamodb",
+        "sqlite",
+    )
     spelt = {"".join(parts) for parts in product(names, ("", "s", "ss"), ("", "+cluster", "+sentinel", "+tls"))}
     assert sorted(told) == sorted(scheme for scheme in spelt if _is_taken(scheme))
 
@@ -184,7 +198,9 @@ def test_the_stores_of_the_readme_are_stores() -> None:
 
 
 def _is_taken(scheme: str) -> bool:
-    return any(_place(f"{scheme}:{rest}") is not None for rest in ("//", "///path", "//host"))
+    return any(
+        _place(f"{scheme}:{rest}") is not None for rest in ("//", "///path", "//host", "//host/db", "//host/service")
+    )
 
 
 def _place(url: str) -> StoreConfig | None:
@@ -212,7 +228,7 @@ def test_the_options_are_those_that_are_taken(
             urls.parse_store_url(url),
             urls.parse_store_url("?".join([url, "&".join(options)]) if options else url),
         )
-        assert (full == plain) is not url.startswith(("valkeys", "rediss"))
+        assert (full == plain) is not url.startswith(("valkeys", "rediss", "postgres"))
     assert all(names == {option.partition("=")[0] for option in options} for names in known)
     assert len(known) == (0 if found == ["memory://"] else 2 * len(found))
 

@@ -1,4 +1,4 @@
-"""Fixtures of the tests on one Valkey server. Other stores override ``clock`` and ``store``."""
+"""Fixtures of the tests on one Valkey server, and of those on one PostgreSQL server, whose names begin with ``pg``."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.certificates import make_authority
 from tests.support.clock import FakeClock
+from tests.support.postgresql_proxy import postgresql_proxy
+from tests.support.postgresql_store import opened as opened_postgresql
 from tests.support.proxy import proxy
-from tests.support.valkey_store import (
-    PASSWORD,
-    opened,
-    real_now,
-)
+from tests.support.server_store import PASSWORD, real_now
+from tests.support.valkey_store import opened
 from tests.support.valkeys import valkey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from redis import Redis
 
     from cartsvc.stores.valkey import ValkeyStore
+    from tests.support.certificates import Authority
+    from tests.support.postgresqls import Postgresql
     from tests.support.proxy import Proxy
     from tests.support.valkeys import Valkey
 
@@ -72,3 +74,37 @@ def locked() -> Iterator[Valkey]:
             client.execute_command("ACL", "SETUSER", "shop", "on", f">{PASSWORD}", "~cart:*", *needed)
             client.execute_command("ACL", "SETUSER", "guest", "on", f">{PASSWORD}", "~cart:*", "+get", "+select")
         yield running
+
+
+@pytest.fixture(scope="session")
+def pg(postgresql_server: Postgresql) -> Postgresql:
+    """Return a PostgreSQL server that every test leaves usable."""
+    return postgresql_server
+
+
+@pytest.fixture
+def pg_database(pg: Postgresql) -> str:
+    """Return an empty database. It is the same for all tests, because making one takes longer than most of them."""
+    return pg.empty_database()
+
+
+@pytest.fixture
+def pg_url(pg: Postgresql, pg_database: str) -> str:
+    """Return the URL of an empty database."""
+    return pg.url_of(pg_database)
+
+
+@pytest.fixture
+def pg_between(pg: Postgresql, pg_url: str) -> Iterator[Proxy]:
+    """Return a proxy to the PostgreSQL server; the empty database has the table."""
+    with opened_postgresql(pg_url) as store:
+        store.set_up()
+    with postgresql_proxy(pg.port) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Authority]:
+    """Return a function that makes an authority of this name."""
+    home = tmp_path_factory.mktemp("tls")
+    return lambda name: make_authority(home, name)

@@ -16,22 +16,10 @@ from cartsvc.stores.urls import parse_store_url
 from cartsvc.stores.valkey import ValkeyStore
 from tests.support.clock import FakeClock
 from tests.support.proxy import Fate
+from tests.support.server_store import AMPLE, IN_A_URL, MARGIN, THREADS, TIME, quantity, real_now
+from tests.support.store_child import Child
 from tests.support.store_contract import DAY, StoreContract, a_record, adding, at_once, put, putting, remove
-from tests.support.valkey_child import Child
-from tests.support.valkey_store import (
-    AMPLE,
-    IN_A_URL,
-    MARGIN,
-    THREADS,
-    TIME,
-    WRITE,
-    configured,
-    know_the_scripts,
-    opened,
-    quantity,
-    real_now,
-    url_of,
-)
+from tests.support.valkey_store import WRITE, configured, know_the_scripts, opened, url_of
 from tests.support.valkeys import valkey
 
 if TYPE_CHECKING:

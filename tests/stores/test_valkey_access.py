@@ -6,31 +6,16 @@ from __future__ import annotations
 
 import logging
 import ssl
-from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from cartsvc.errors import OutcomeUnknown, StoreError, StoreUnusable
 from tests.support.proxy import Fate, proxy
+from tests.support.server_store import IN_A_URL, LOST, TIME, kind_of, quantity, real_now
+from tests.support.store_child import Child
 from tests.support.store_contract import a_record, adding, put
-from tests.support.valkey_child import Child
-from tests.support.valkey_store import (
-    IN_A_URL,
-    LOST,
-    TIME,
-    WRITE,
-    kind_of,
-    opened,
-    quantity,
-    real_now,
-    url_of,
-)
+from tests.support.valkey_store import WRITE, opened, url_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,51 +69,11 @@ def test_missing_rights_raise_store_error(
 # ---- TLS ----
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, ssl.SSLContext]]:
-    """Return a function that makes an authority: its certificate, and the context of a server that it signs."""
-    home = tmp_path_factory.mktemp("tls")
-    now = datetime.now(UTC)
-
-    def build(subject: str, issuer: str, key: Any, *, ca: bool) -> x509.CertificateBuilder:
-        names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, each)]) for each in (subject, issuer)]
-        return (
-            x509.CertificateBuilder(*reversed(names), key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=1))
-            .not_valid_after(now + timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        )
-
-    def make(name: str) -> tuple[Path, ssl.SSLContext]:
-        ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-        ca = build(name, name, ca_key, ca=True).sign(ca_key, hashes.SHA256())
-        san = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))])
-        certificate = build("server", name, key, ca=False).add_extension(san, critical=False)
-        certificate = certificate.add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
-        )
-        trusted, own = home / f"{name}.pem", home / f"{name}-server.pem"
-        trusted.write_bytes(ca.public_bytes(serialization.Encoding.PEM))
-        own.write_bytes(
-            certificate.sign(ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-            + key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(own)
-        return trusted, context
-
-    return make
-
-
 @pytest.mark.usefixtures("admin")
 def test_tls(server: Valkey, authority: Callable[..., Any], tmp_path: Path) -> None:
     """With the right authority; not with a wrong one, the system's, another host's certificate, or none."""
-    trusted, context = authority("right")
-    wrong, _ = authority("wrong")
+    trusted, context, *_ = authority("right")
+    wrong, *_ = authority("wrong")
     with proxy(server.port, context=context) as between:
         url = f"valkeys://127.0.0.1:{between.port}"
         with opened(f"{url}?ca_certs={trusted}") as store:
@@ -155,10 +100,31 @@ def test_tls(server: Valkey, authority: Callable[..., Any], tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("admin")
+def test_client_certificate(server: Valkey, authority: Callable[..., Any], tmp_path: Path) -> None:
+    """A server that requires one accepts the client with it, and no other."""
+    right, wrong = authority("right"), authority("wrong")
+    right.context.load_verify_locations(right.trusted)
+    right.context.verify_mode = ssl.CERT_REQUIRED
+    with proxy(server.port, context=right.context) as between:
+        url = f"valkeys://127.0.0.1:{between.port}?ca_certs={right.trusted}"
+        with opened(f"{url}&ssl_cert={right.client_cert}&ssl_key={right.client_key}") as store:
+            store.update("u", adding(real_now))
+        for other in (url, f"{url}&ssl_cert={wrong.client_cert}&ssl_key={wrong.client_key}"):
+            with opened(other, timeout=TIME) as store:
+                assert kind_of(store.ping) is StoreError
+        for missing in (tmp_path / "nowhere.pem", right.trusted):
+            with (
+                pytest.raises(StoreUnusable, match=f"{missing} cannot be used with its key"),
+                opened(f"{url}&ssl_cert={missing}&ssl_key={right.client_key}"),
+            ):
+                pass
+
+
+@pytest.mark.usefixtures("admin")
 @LOST
 def test_lost_responses_over_tls(server: Valkey, authority: Callable[..., Any], fate: Fate, *, done: bool) -> None:
     """The same errors as without TLS."""
-    trusted, context = authority("right")
+    trusted, context, *_ = authority("right")
     with (
         proxy(server.port, context=context) as between,
         opened(f"valkeys://127.0.0.1:{between.port}?ca_certs={trusted}", timeout=TIME) as store,
@@ -175,7 +141,7 @@ def test_lost_responses_over_tls(server: Valkey, authority: Callable[..., Any], 
 @pytest.mark.usefixtures("admin")
 def test_tls_with_gevent(server: Valkey, authority: Callable[..., Any]) -> None:
     """In gunicorn's default worker."""
-    trusted, context = authority("right")
+    trusted, context, *_ = authority("right")
     with (
         proxy(server.port, context=context) as between,
         Child(

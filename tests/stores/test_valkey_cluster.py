@@ -17,9 +17,9 @@ import pytest
 from redis.crc import key_slot
 
 from cartsvc.errors import OutcomeUnknown, StoreError
+from cartsvc.stores.operation import Operation, current_operation
 from cartsvc.stores.urls import ValkeyConfig, parse_store_url
 from cartsvc.stores.valkey import ValkeyStore
-from cartsvc.stores.valkey_connection import Operation, current_operation
 from tests.support.clock import FakeClock
 from tests.support.store_contract import StoreContract, a_record, adding, at_once, put
 from tests.support.valkeys import cluster, eventually, free_port, valkey

@@ -19,7 +19,8 @@ from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from cartsvc.stores.valkey_connection import Operation, Server, TimedConnection, TimedPool, current_operation
+from cartsvc.stores.operation import Operation, current_operation
+from cartsvc.stores.valkey_connection import Server, TimedConnection, TimedPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,25 +16,22 @@ from cartsvc.carts.conditions import WriteConditions
 from cartsvc.errors import OutcomeUnknown, StoreError
 from cartsvc.stores import valkey as module
 from tests.support.proxy import Fate
-from tests.support.services import make_service
-from tests.support.store_contract import a_record, adding, at_once, put
-from tests.support.valkey_child import Child
-from tests.support.valkey_store import (
+from tests.support.server_store import (
     CALLS,
     LOST,
     MARGIN,
     SECONDS,
     THREADS,
     TIME,
-    WRITE,
     all_fail_in_time,
     kind_of,
-    opened,
-    paused,
     quantity,
     real_now,
-    url_of,
 )
+from tests.support.services import make_service
+from tests.support.store_child import Child
+from tests.support.store_contract import a_record, adding, at_once, put
+from tests.support.valkey_store import WRITE, opened, paused, url_of
 from tests.support.valkeys import eventually
 
 if TYPE_CHECKING:

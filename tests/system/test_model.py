@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import time
+from contextlib import ExitStack
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +23,7 @@ from tests.support.valkeys import valkey
 
 if TYPE_CHECKING:
     from tests.support import model
+    from tests.support.postgresqls import Postgresql
     from tests.support.servers import Server
 
 MAX_QUANTITY, MAX_ITEMS, MAX_KEYS = 9, 3, 3
@@ -300,9 +302,16 @@ def test_the_server_does_what_the_model_says(server: Server) -> None:
     search(server, share=1 / 2)
 
 
-def test_several_workers_do_what_the_model_says() -> None:
-    """So it is on Valkey, when each request may be answered by another of three processes."""
-    with valkey() as store, serve(**SETTINGS, CARTSVC_STORE_URL=store.url, WEB_CONCURRENCY="3") as server:
+@pytest.mark.parametrize("store", ["valkey", pytest.param("postgresql", marks=pytest.mark.soak)])
+def test_several_workers_do_what_the_model_says(store: str, request: pytest.FixtureRequest) -> None:
+    """So it is on a server, when each request may be answered by another of three processes."""
+    with ExitStack() as stack:
+        if store == "valkey":
+            url = stack.enter_context(valkey()).url
+        else:
+            there: Postgresql = request.getfixturevalue("postgresql_server")
+            url = there.url_of(there.empty_database())
+        server = stack.enter_context(serve(**SETTINGS, CARTSVC_STORE_URL=url, WEB_CONCURRENCY="3"))
         search(server, share=1 / 6)
 
 

@@ -1,4 +1,4 @@
-"""Stores that several processes share, torn apart: workers, servers and Valkey die under load, and nothing is lost."""
+"""Stores that several processes share, torn apart: workers and servers die under load, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -7,38 +7,32 @@ import random
 import signal
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from itertools import count
-from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support.http_clients import NO_ANSWER, SECONDS, Client, Persistent, at_once
+from tests.support.load import AWAY, UNKNOWN, Load, adds, quantities, stored
 from tests.support.servers import serve
 from tests.support.valkeys import valkey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.support.postgresqls import Postgresql
     from tests.support.servers import Server
 
 pytestmark = pytest.mark.usefixtures("soak_round")
 
-AWAY = (503, "urn:cartsvc:problem:store-unavailable", "1")
-UNKNOWN = (503, "urn:cartsvc:problem:outcome-unknown", "1")
 SEALED = "urn:cartsvc:problem:cart-sealed"
 ABORTED = "urn:cartsvc:problem:merge-aborted"
-CLIENTS = 8
 chance = random.Random()  # noqa: S311 - not for secrets
-# Adds of one client to one cart. Two clients share it, and a cart remembers 32 keyed writes: none is forgotten before
-# whoever sent it has its answer.
-EACH = 20
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 THREADS = {"CARTSVC_THREADS": "4"}
-SHARED = pytest.mark.parametrize("store_url", ["lmdb", "valkey"], indirect=True)  # by several servers
+SHARED = pytest.mark.parametrize("store_url", ["lmdb", "valkey", "postgresql"], indirect=True)  # by several servers
 
 
 @pytest.fixture
@@ -50,91 +44,12 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "lmdb":
         yield f"lmdb://{tmp_path}/carts?sync=off"  # how others fare that wait for the disk is tested below
         return
+    if request.param == "postgresql":
+        server: Postgresql = request.getfixturevalue("postgresql_server")
+        yield server.url_of(server.empty_database())
+        return
     with valkey() as running:
         yield running.url
-
-
-class Load:
-    """Clients at work. Each ``plays(client, number)`` for ever, and yields user_id and product when an add is accepted.
-
-    ``accepted`` has what they yielded, a list for each of them.
-    """
-
-    def __init__(self, url: str, plays: Callable[[Persistent, int], Iterator[tuple[str, str]]]) -> None:
-        self.clients = [Persistent(url) for _ in range(CLIENTS)]
-        self.accepted: list[list[tuple[str, str]]] = [[] for _ in range(CLIENTS)]
-        self._plays = plays
-        self._stopped = Event()
-
-    @contextmanager
-    def __call__(self) -> Iterator[Load]:
-        """While the block lasts they work. What one of them raises ends the block, and is raised."""
-        with ThreadPoolExecutor(CLIENTS) as pool:
-            self._working = [pool.submit(self._work, number) for number in range(CLIENTS)]
-            try:
-                yield self
-            finally:
-                self._stopped.set()
-                for each in self._working:
-                    each.result()
-
-    def wait_for(self, more: int) -> None:
-        """Return once so many more adds were accepted."""
-        until = self._count() + more
-        self.wait_until(lambda: self._count() >= until)
-
-    def wait_to_meet(self, trouble: tuple[object, ...]) -> None:
-        """Return once somebody has met this, from now on."""
-        until = self.met()[trouble] + 1
-        self.wait_until(lambda: self.met()[trouble] >= until)
-
-    def met(self) -> Counter[tuple[object, ...]]:
-        """What all of them got instead of answers."""
-        return sum((Counter(dict(client.met)) for client in self.clients), Counter())
-
-    def carts(self) -> dict[str, dict[str, int]]:
-        """What must be there: each accepted add once, by user_id."""
-        found: dict[str, dict[str, int]] = {}
-        for accepted in self.accepted:
-            for user_id, product in accepted:
-                assert found.setdefault(user_id, {}).setdefault(product, 1) == 1
-        return found
-
-    def _work(self, number: int) -> None:
-        with closing(self.clients[number]) as client:
-            for added in self._plays(client, number):
-                self.accepted[number].append(added)
-                if self._stopped.is_set():
-                    break
-
-    def _count(self) -> int:
-        return sum(map(len, self.accepted))
-
-    def wait_until(self, holds: Callable[[], bool]) -> None:
-        """Return once this holds."""
-        deadline = time.monotonic() + 2 * SECONDS
-        while not holds():
-            assert not any(each.done() for each in self._working), "a client has ended"
-            assert time.monotonic() < deadline, self.met()
-            time.sleep(0.01)
-
-
-def adds(client: Persistent, number: int) -> Iterator[tuple[str, str]]:
-    """Add for ever, each product once, under a key each, to carts that two clients share.
-
-    Each answer must show all that this client was promised to be in that cart, once.
-    """
-    for cart in count():
-        user_id = f"user-{number // 2}-{cart}"
-        promised: dict[str, int] = {}
-        for each in range(EACH):
-            product = f"sku-{number}-{each}"
-            body = {"product_id": product, "quantity": 1}
-            response = client.call("POST", f"/cart/{user_id}", body, Idempotency_Key=f"key-{number}-{each}")
-            assert response.status == 200, response
-            promised[product] = 1
-            assert quantities(response.body).items() >= promised.items()
-            yield user_id, product
 
 
 def merges(client: Persistent, number: int) -> Iterator[tuple[str, str]]:
@@ -172,17 +87,6 @@ def until_accepted(client: Persistent, path: str, body: object, key: str) -> dic
         time.sleep(0.25)
 
 
-def quantities(cart: dict[str, Any]) -> dict[str, int]:
-    """How much of what is in this cart."""
-    return {item["item_id"]: item["quantity"] for item in cart["items"]}
-
-
-def stored(url: str, user_ids: Iterable[str]) -> dict[str, dict[str, int]]:
-    """What is in these carts now."""
-    with Client(url) as client:
-        return {user_id: quantities(client.call("GET", f"/cart/{user_id}").body) for user_id in user_ids}
-
-
 def kill_worker(server: Server) -> None:
     """Kill one of its workers, any of them."""
     os.kill(chance.choice(server.workers()), signal.SIGKILL)
@@ -190,8 +94,15 @@ def kill_worker(server: Server) -> None:
 
 @pytest.mark.parametrize(
     ("store_url", "environment"),
-    [("memory", {}), ("valkey", {}), ("lmdb", THREADS), ("valkey", THREADS)],
-    ids=["memory-gevent", "valkey-gevent", "lmdb-threads", "valkey-threads"],
+    [
+        ("memory", {}),
+        ("valkey", {}),
+        ("postgresql", {}),
+        ("lmdb", THREADS),
+        ("valkey", THREADS),
+        pytest.param("postgresql", THREADS, marks=pytest.mark.soak),
+    ],
+    ids=["memory-gevent", "valkey-gevent", "postgresql-gevent", "lmdb-threads", "valkey-threads", "postgresql-threads"],
     indirect=["store_url"],
 )
 def test_workers_that_are_killed_lose_nothing(store_url: str, environment: dict[str, str]) -> None:

@@ -193,17 +193,17 @@ def test_a_store_url_names_a_place(monkeypatch: pytest.MonkeyPatch, url: str, pl
     assert Settings.from_env().store == place
 
 
+_NO_STORE = (
+    "must be memory://, lmdb:///path, valkey://host:6379/0, valkeys://host:6379/0, valkey+cluster://host,host, "
+    "valkey+sentinel://host,host/service or postgresql://host:5432/database"
+)
+
+
 @pytest.mark.parametrize(
     ("url", "fault"),
     [
-        (
-            "",
-            "must be memory://, lmdb:///path, valkey://host:6379/0, valkeys://host:6379/0 or valkey+cluster://host,host",
-        ),
-        (
-            "memory",
-            "must be memory://, lmdb:///path, valkey://host:6379/0, valkeys://host:6379/0 or valkey+cluster://host,host",
-        ),
+        ("", _NO_STORE),
+        ("memory", _NO_STORE),
         ("lmdb://relative", "lmdb needs the absolute path of a directory, as in lmdb:///var/lib/cartsvc"),
         ("lmdb:///x?sync=yes", "lmdb's sync is on, lazy or off"),
     ],
@@ -226,6 +226,10 @@ def test_a_store_url_that_is_wrong_is_refused(monkeypatch: pytest.MonkeyPatch, u
         "valkey://user:a/s3cret@host/0",
         "valkey://user:[s3cret@host/0",
         "valkey://user:s3cret@h1,h2",
+        "postgresql://user:a?s3cret@host/shop",
+        "postgresql://user:a#s3cret@host/shop",
+        "postgresql://user:s3cret@host:x",
+        "postgresql://host/shop?password=s3cret",
         "valkey://user:s3cret@host℀",
         "valkey+cluster://user:s3cret@h1,h2/1",
         "valkey+sentinel://user:s3cret@host",

@@ -11,6 +11,7 @@ import sys
 import time
 import tracemalloc
 import urllib.request
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     import click
 
+    from tests.support.postgresqls import Postgresql
     from tests.support.servers import Server
 
 SECONDS = 60
@@ -238,8 +240,9 @@ def _add(server: Server) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 @pytest.mark.server
-def test_a_shop_moves(tmp_path: Path) -> None:
-    """From lmdb, while its server runs, to valkey: carts are as they were there, with their ETags, and a
+@pytest.mark.parametrize("store", ["valkey", "postgresql"])
+def test_a_shop_moves(tmp_path: Path, store: str, request: pytest.FixtureRequest) -> None:
+    """From lmdb, while its server runs, to another store: carts are as they were there, with their ETags, and a
     request that is repeated there is a replay.
     """
     old = f"lmdb://{tmp_path}/store?sync=off&map_size=16MiB"
@@ -249,18 +252,49 @@ def test_a_shop_moves(tmp_path: Path) -> None:
         exported = flask("export", backup, url=old)
         assert (exported.returncode, exported.stdout) == (0, b"")
         assert exported.stderr.splitlines()[-1] == b"1 exported, 0 unreadable"
-    with valkey() as there:
-        imported = flask("import", backup, url=there.url)
+    with ExitStack() as stack:
+        if store == "valkey":
+            new = stack.enter_context(valkey()).url
+        else:
+            there: Postgresql = request.getfixturevalue("postgresql_server")
+            new = there.url_of(there.empty_database())
+        imported = flask("import", backup, url=new)
         assert imported.returncode == 0
         assert imported.stderr.splitlines()[-1].startswith(b"1 imported, ")
-        with serve(CARTSVC_STORE_URL=there.url) as server:
+        with serve(CARTSVC_STORE_URL=new) as server:
             repeated, repeated_headers = _add(server)
         assert repeated == cart
         assert (repeated_headers["ETag"], repeated_headers["Idempotency-Replayed"]) == (headers["ETag"], "true")
-        assert flask("export", url=there.url).stdout == Path(backup).read_bytes()
-        assert json.loads(flask("stats", url=there.url).stdout)["carts"] == 1
-        assert flask("purge", "--user", "alice", "--yes", url=there.url).returncode == 0
-        assert flask("export", url=there.url).stdout == b""
+        assert flask("export", url=new).stdout == Path(backup).read_bytes()
+        assert json.loads(flask("stats", url=new).stdout)["carts"] == 1
+        assert flask("purge", "--user", "alice", "--yes", url=new).returncode == 0
+        assert flask("export", url=new).stdout == b""
+
+
+@pytest.mark.server
+def test_init_creates_the_table(postgresql_server: Postgresql) -> None:
+    """As often as it runs; --print shows the SQL, needs no server, and does the same when it is executed."""
+    url = postgresql_server.url_of(postgresql_server.empty_database())
+    printed = flask("init", "--print", url="postgresql://127.0.0.1:1/shop").stdout.decode()
+    for _ in range(2):
+        created = flask("init", url=url)
+        assert (created.returncode, created.stdout, created.stderr) == (0, b"", b"The store is ready.\n")
+    find = "SELECT indexdef FROM pg_indexes WHERE tablename = 'cartsvc_records' ORDER BY 1"
+    indexes = postgresql_server.ask(find, database="shop")
+    assert len(indexes) == 2
+    postgresql_server.empty_database()
+    postgresql_server.ask(printed, database="shop")
+    assert postgresql_server.ask(find, database="shop") == indexes
+    rejected = flask("init", url="postgresql://127.0.0.1:1/shop")
+    assert rejected.returncode == 1
+    assert b"refused" in rejected.stderr
+
+
+def test_init_of_other_stores_does_nothing(tmp_path: Path) -> None:
+    """And prints nothing that could be executed."""
+    url = f"lmdb://{tmp_path}/store?sync=off&map_size=16MiB"
+    assert flask("init", "--print", url=url).stdout == b""
+    assert flask("init", url=url).stderr == b"This store needs no preparation.\n"
 
 
 @pytest.mark.parametrize("command", ["export", "import"])

@@ -128,6 +128,8 @@ def test_valkey_counts_with_few_files() -> None:
         ("memory://", 0),
         ("lmdb:///x", 0),
         ("valkey://cache", 1),
+        ("postgresql://a,b/shop", 1),
+        ("valkey+sentinel://a,b/shop", 1),
         ("valkey+cluster://a", 8),
         (f"valkey+cluster://{','.join(f'h{number}' for number in range(20))}", 20),
     ],
@@ -196,6 +198,8 @@ def test_the_line_names_the_store_and_its_limits(url: str, container: int | None
     [
         ("valkey://us3r:s3cret@cache:7000/1", "valkey://cache:7000/1"),
         ("redis://:s3cret@[::1]", "valkey://[::1]:6379/0"),
+        ("rediss+sentinel://us3r:s3cret@a,b:7000/shop", "valkeys+sentinel://a:26379,b:7000/shop/0"),
+        ("postgres://us3r:s3cret@a,b:7000/shop?sslmode=require", "postgresql://a:5432,b:7000/shop"),
         ("valkeys://us3r:s3cret@cache?ca_certs=/etc/s3cret", "valkeys://cache:6379/0"),
         ("rediss+cluster://us3r:s3cret@a,b:7000", "valkeys+cluster://a:6379,b:7000"),
         ("lmdb:///a%20b", "lmdb:///a b"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cartsvc.stores.urls import LmdbConfig, MemoryConfig, ValkeyConfig, parse_store_url
+from cartsvc.stores.urls import LmdbConfig, MemoryConfig, PostgresqlConfig, ValkeyConfig, describe, parse_store_url
 
 PLAIN = ["valkey", "redis", "valkeys", "rediss"]
 CLUSTERS = [f"{scheme}+cluster" for scheme in PLAIN]
@@ -16,7 +16,10 @@ ALL = [*PLAIN, *CLUSTERS]
 TLS = [scheme for scheme in ALL if scheme.startswith(("valkeys", "rediss"))]
 
 GIB = 2**30
-NEITHER = "must be memory://, lmdb:///path, valkey://host:6379/0, valkeys://host:6379/0 or valkey+cluster://host,host"
+NEITHER = (
+    "must be memory://, lmdb:///path, valkey://host:6379/0, valkeys://host:6379/0, valkey+cluster://host,host, "
+    "valkey+sentinel://host,host/service or postgresql://host:5432/database"
+)
 NO_URL = "must be a URL such as lmdb:///var/lib/cartsvc or valkey://host:6379/0"
 NO_PATH = "lmdb needs the absolute path of a directory, as in lmdb:///var/lib/cartsvc"
 NO_SIZE = "lmdb's map_size is 4MiB to 1024TiB: a number of bytes, or one with KiB, MiB, GiB or TiB"
@@ -62,7 +65,7 @@ def test_what_only_looks_like_memory(url: str) -> None:
     assert refusal(url) == NEITHER
 
 
-@pytest.mark.parametrize("url", ["/var/lib/cartsvc", "http://host", "redis+sentinel://host", "unix:///run/valkey", "x"])
+@pytest.mark.parametrize("url", ["/var/lib/cartsvc", "http://host", "redis+tls://host", "unix:///run/valkey", "x"])
 def test_what_is_none_of_ours(url: str) -> None:
     """The message says which there are."""
     assert refusal(url) == NEITHER
@@ -197,6 +200,127 @@ def test_what_is_no_url_at_all(url: str) -> None:
     assert refusal(url) == NO_URL
 
 
+# ---- sentinels ----
+
+SENTINELS = [f"{scheme}+sentinel" for scheme in PLAIN]
+NO_SERVICE = "a sentinel URL has the name of the service, as in valkey+sentinel://host,host/service/0"
+
+
+@pytest.mark.parametrize("scheme", SENTINELS)
+@pytest.mark.parametrize(
+    ("rest", "hosts", "service", "db"),
+    [
+        ("a/shop", (("a", 26_379),), "shop", 0),
+        ("a,b:1/shop/", (("a", 26_379), ("b", 1)), "shop", 0),
+        ("[::1]/my-shop.1/15", (("::1", 26_379),), "my-shop.1", 15),
+    ],
+)
+def test_sentinels(scheme: str, rest: str, hosts: tuple[tuple[str, int], ...], service: str, db: int) -> None:
+    """Some of them, the service that they watch, and perhaps a database; the login is that of the servers."""
+    config = ValkeyConfig(hosts, db, "user", "p", tls=not scheme.startswith(("valkey+", "redis+")), service=service)
+    assert parse_store_url(f"{scheme}://user:p@{rest}") == config
+    assert describe(config).endswith(f"/{service}/{db}")
+
+
+@pytest.mark.parametrize("path", ["", "/", "/0/1/2", "/shop/x", "/shop/99999", "/a b", "/shop#x"])
+def test_sentinels_need_a_service(path: str) -> None:
+    """Without its name they cannot be queried."""
+    assert refusal(f"valkey+sentinel://host{path}") == NO_SERVICE
+
+
+@pytest.mark.parametrize("scheme", TLS)
+def test_a_client_certificate_has_a_key(scheme: str) -> None:
+    """Neither is of use without the other."""
+    config = parse_store_url(f"{scheme}://cache?ssl_cert=/c.pem&ssl_key=/k.pem")
+    assert isinstance(config, ValkeyConfig)
+    assert (config.ssl_cert, config.ssl_key) == ("/c.pem", "/k.pem")
+    told = "ssl_cert and ssl_key belong together: the certificate of this client, and its key"
+    assert [refusal(f"{scheme}://cache?{name}=/x") for name in ("ssl_cert", "ssl_key")] == [told, told]
+    assert refusal(f"{scheme}://cache?ca_certs=") == "ca_certs is the path of a file"
+
+
+# ---- postgresql ----
+
+NO_DATABASE = "the path of a postgresql URL is the name of a database, as in postgresql://host:5432/shop"
+NO_POSTGRESQL = "postgresql needs a host, and perhaps a port, as in postgresql://db.example:5432/shop"
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres"])
+@pytest.mark.parametrize(
+    ("rest", "expected"),
+    [
+        ("db", PostgresqlConfig((("db", 5432),))),
+        ("db/", PostgresqlConfig((("db", 5432),))),
+        ("db/shop", PostgresqlConfig((("db", 5432),), "shop")),
+        ("db.example:6543/shop", PostgresqlConfig((("db.example", 6543),), "shop")),
+        ("[fd00::7]:1/a%20b", PostgresqlConfig((("fd00::7", 1),), "a b")),
+        ("user@db/shop", PostgresqlConfig((("db", 5432),), "shop", "user")),
+        ("user:p:a%40%2Fss@db/shop", PostgresqlConfig((("db", 5432),), "shop", "user", "p:a@/ss")),
+        (
+            "a,b:1/shop",
+            PostgresqlConfig((("a", 5432), ("b", 1)), "shop", target_session_attrs="read-write"),
+        ),
+        (
+            "a,b/shop?target_session_attrs=any",
+            PostgresqlConfig((("a", 5432), ("b", 5432)), "shop", target_session_attrs="any"),
+        ),
+        (
+            "db/shop?sslmode=verify-full&sslrootcert=/ca.pem&sslcert=/c.pem&sslkey=/k.pem",
+            PostgresqlConfig(
+                (("db", 5432),), "shop", sslmode="verify-full", sslrootcert="/ca.pem", sslcert="/c.pem", sslkey="/k.pem"
+            ),
+        ),
+    ],
+)
+def test_postgresql(scheme: str, rest: str, expected: PostgresqlConfig) -> None:
+    """Hosts, database, login and TLS; of several servers, the one that takes writes."""
+    assert parse_store_url(f"{scheme}://{rest}") == expected
+
+
+@pytest.mark.parametrize("path", ["/a/b", "/a#b", "/a%00"])
+def test_the_path_is_a_database(path: str) -> None:
+    """And nothing else; without one it is that of the user's name."""
+    assert refusal(f"postgresql://db{path}") == NO_DATABASE
+
+
+@pytest.mark.parametrize("hosts", ["", ":5432", "db:", "db:0", "db:65536", "db:x", "a b", "a,", "a,,b", "%2Frun"])
+def test_postgresql_needs_a_host(hosts: str) -> None:
+    """What is no host, and what is no port."""
+    assert refusal(f"postgresql://{hosts}/shop") == NO_POSTGRESQL
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("sslmode=on", "sslmode is one of disable, allow, prefer, require, verify-ca, verify-full"),
+        ("target_session_attrs=standby", "target_session_attrs is one of any, read-write, primary"),
+        ("sslmode=verify-full", "sslmode=verify-full needs sslrootcert=/path/ca.pem, the certificates to trust"),
+        ("sslrootcert=", "sslrootcert, sslcert and sslkey are paths of files"),
+        ("sslcert=/c.pem", "sslcert and sslkey belong together: the certificate of this client, and its key"),
+        (
+            "options=-c%20x",
+            "a postgresql URL takes the options sslcert, sslkey, sslmode, sslrootcert, target_session_attrs",
+        ),
+    ],
+)
+def test_postgresql_options(options: str, told: str) -> None:
+    """A slip must not end as a connection that is less safe than was meant."""
+    assert refusal(f"postgresql://db/shop?{options}") == told
+
+
+def test_postgresql_has_one_login() -> None:
+    """For all of its servers."""
+    told = "a postgresql URL has one user and password, before all hosts; an @ in a password is %40"
+    assert refusal("postgresql://u:p@a,u:p@b/shop") == told
+
+
+def test_a_log_shows_hosts_and_database() -> None:
+    """And neither user nor password."""
+    config = parse_store_url("postgresql://user:geheim@a,[::1]:1/shop?sslmode=require")
+    assert describe(config) == "postgresql://a:5432,[::1]:1/shop"
+    assert repr(config) == "PostgresqlConfig(hosts=(('a', 5432), ('::1', 1)), ...)"
+
+
 # ---- options ----
 
 
@@ -206,8 +330,8 @@ def test_what_is_no_url_at_all(url: str) -> None:
         ("lmdb:///x?maps_size=1GiB", ["map_size", "sync"]),
         ("lmdb:///x?sync=on&readonly=1", ["map_size", "sync"]),
         ("lmdb:///x?ca_certs=/y", ["map_size", "sync"]),
-        ("valkeys://h?sync=on", ["ca_certs"]),
-        ("rediss+cluster://h?ssl_ca_certs=/y", ["ca_certs"]),
+        ("valkeys://h?sync=on", ["ca_certs", "ssl_cert", "ssl_key"]),
+        ("rediss+cluster://h?ssl_ca_certs=/y", ["ca_certs", "ssl_cert", "ssl_key"]),
         ("valkey://h?ca_certs=/y", []),
         ("redis://h?db=3", []),
         ("valkey+cluster://h?x", []),
@@ -216,7 +340,9 @@ def test_what_is_no_url_at_all(url: str) -> None:
 def test_an_option_that_there_is_not(url: str, told: list[str]) -> None:
     """A slip is refused, not ignored; the message says which options there are."""
     said = refusal(url)
-    assert [name for name in ("ca_certs", "map_size", "sync") if name in said.rpartition(":")[2]] == told
+    assert [
+        name for name in ("ca_certs", "map_size", "ssl_cert", "ssl_key", "sync") if name in said.rpartition(":")[2]
+    ] == told
 
 
 @pytest.mark.parametrize("url", ["lmdb:///x?sync=on&sync=off", "valkeys://h?ca_certs=/a&ca_certs=/a"])
@@ -231,7 +357,7 @@ _AROUND = st.text(st.sampled_from(string.punctuation + " %09éA"), max_size=4)
 
 
 @given(
-    scheme=st.sampled_from([*ALL, "memory", "lmdb", "http", "valkey+sentinel", ""]),
+    scheme=st.sampled_from([*ALL, "memory", "lmdb", "http", "postgresql", "valkey+sentinel", ""]),
     before=_AROUND,
     after=_AROUND,
     template=st.sampled_from(
@@ -256,7 +382,7 @@ def test_a_refusal_repeats_no_password(scheme: str, before: str, after: str, tem
     assert "s3cret" not in (said or "")
 
 
-@given(st.text() | st.builds("{}://{}".format, st.sampled_from([*ALL, "lmdb", "memory"]), st.text()))
+@given(st.text() | st.builds("{}://{}".format, st.sampled_from([*ALL, "lmdb", "memory", "postgresql"]), st.text()))
 def test_any_text_is_a_place_or_a_refusal(url: str) -> None:
     """Nothing else is raised, whatever stands in the environment."""
     said = _said(url)

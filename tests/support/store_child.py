@@ -1,4 +1,4 @@
-"""A second process on a Valkey store: threads, or gevent's greenlets as gunicorn has them, that add to carts.
+"""A second process on a store: threads, or gevent's greenlets as gunicorn has them, that add to carts.
 
 It writes a line when it is ready, begins when it reads a line, and then writes the results of its adds.
 """
@@ -18,8 +18,8 @@ from typing import Any, Self
 from gevent.monkey import is_module_patched
 
 from cartsvc.errors import StoreError
-from cartsvc.stores import valkey
-from cartsvc.stores.urls import ValkeyConfig, parse_store_url
+from cartsvc.stores import open_store
+from cartsvc.stores.urls import parse_store_url
 from tests.support import store_contract
 from tests.support.store_contract import adding, at_once
 
@@ -83,9 +83,7 @@ def _clock() -> int:
 
 
 def _main(url: str, workers: int, adds: int, carts: int, timeout: float) -> None:
-    config = parse_store_url(url)
-    assert isinstance(config, ValkeyConfig)
-    store = valkey.ValkeyStore(config, clock=_clock, timeout=timeout)
+    store = open_store(parse_store_url(url), clock=_clock, memory_limit=0, max_readers=0, timeout=timeout)
     # Two processes that count from 0 would have the same tags.
     store_contract._new_tag = map(f"{os.getpid()}-{{}}".format, count())  # noqa: SLF001 - as it is for all changes
     happened: Counter[str] = Counter()
