@@ -17,7 +17,7 @@ from cartsvc.errors import SettingsError
 from cartsvc.server.hooks import Hooks, raise_file_limit
 from cartsvc.server.slow_clients import ClientTimeouts
 from cartsvc.server.startup import connections_within, files_needed
-from cartsvc.settings import Settings, export_store
+from cartsvc.settings import Settings, export_metrics_directory, export_store, metrics_directory
 from cartsvc.stores import count_pools
 from cartsvc.telemetry.gunicorn_log import logger_with
 from cartsvc.telemetry.log_format import log_formatter
@@ -32,7 +32,21 @@ warnings.filterwarnings("ignore", "Monkey-patching ssl", category=gevent.monkey.
 
 # By default all IPv4 addresses, because other containers cannot connect to a loopback address.
 _host = f"[{settings.host}]" if ":" in settings.host else settings.host  # IPv6 needs brackets
-bind = f"{_host}:{settings.port}"
+bind = [f"{_host}:{settings.port}"]
+
+# Metrics have a port of their own, which no client of the carts can reach. Any worker serves it.
+_open_metrics = None
+if settings.metrics_port is not None:
+    from cartsvc.telemetry.metrics_files import MetricsFiles
+
+    bind.append(f"{_host}:{settings.metrics_port}")
+
+    def _open_metrics(*, takes_over: bool, workers: int) -> MetricsFiles:
+        """Open the files of the metrics, and let the workers find them."""
+        files = MetricsFiles.open(metrics_directory() if takes_over else None, workers=workers)
+        export_metrics_directory(files.path)
+        return files
+
 
 # One worker per CPU, so that no CPU is idle.
 workers = settings.worker_count
@@ -105,11 +119,16 @@ _hooks = Hooks(
     connections=worker_connections,
     max_connections=_MAX_CONNECTIONS,
     export_store=export_store,
+    open_metrics=_open_metrics,
+    export_metrics=export_metrics_directory,
 )
 on_starting = _hooks.on_starting
+pre_fork = _hooks.pre_fork
 post_fork = _hooks.post_fork
 post_worker_init = _hooks.post_worker_init
 pre_request = _hooks.pre_request
 post_request = _hooks.post_request
+worker_exit = _hooks.worker_exit
+child_exit = _hooks.child_exit
 pre_exec = _hooks.pre_exec
 on_exit = _hooks.on_exit

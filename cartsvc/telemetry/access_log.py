@@ -44,4 +44,5 @@ def _write(level: int, info: RequestInfo) -> None:
         "problem": info.problem,
         "store_ms": round(info.store_seconds * _MS_PER_S, 3),
     }
-    _log.log(level, _EVENT, extra={"fields": fields})
+    # Without a search for the caller, which is always this line.
+    _log.handle(_log.makeRecord(_log.name, level, __file__, 0, _EVENT, (), None, extra={"fields": fields}))

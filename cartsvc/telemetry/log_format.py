@@ -7,6 +7,7 @@ import traceback
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from structlog.processors import JSONRenderer
 from structlog.stdlib import ProcessorFormatter
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
     from structlog.typing import EventDict
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode  # in ASCII, so that no character can end a line
+# In ASCII, because some readers end a line at U+2028. The standard library takes five times as long as msgspec.
+_encode = msgspec.json.Encoder().encode
+_encode_in_ascii = json.JSONEncoder(separators=(",", ":")).encode
 _WITH_URI = "Error handling request"  # gunicorn adds the URI, which contains a user id
 
 
@@ -53,7 +56,11 @@ def _members(_logger: object, _name: str, event_dict: EventDict) -> EventDict:
 
 
 def _to_json(members: EventDict, **_: object) -> str:
-    return _encode(members)
+    try:
+        encoded = _encode(members)
+    except UnicodeEncodeError:  # a surrogate
+        return _encode_in_ascii(members)
+    return encoded.decode() if encoded.isascii() else _encode_in_ascii(members)
 
 
 def _to_text(_logger: object, _name: str, members: EventDict) -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from cartsvc.carts.record import Record
+    from cartsvc.carts.store import StoreUsage
 
 
 class CallObserver(Protocol):
@@ -83,6 +84,10 @@ class MeasuredStore(CartStore):
     def startup_warnings(self) -> list[str]:
         """Return the warnings of the store."""
         return self._inner.startup_warnings()
+
+    def usage(self) -> StoreUsage | None:
+        """Return how full the store is."""
+        return self._inner.usage()
 
     def operation(self) -> AbstractContextManager[object]:
         """Let the calls inside share the time of one request."""

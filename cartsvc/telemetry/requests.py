@@ -38,12 +38,18 @@ class RequestInfo:
         return method if method in _METHODS else "_OTHER"
 
     @property
+    def rule(self) -> str:
+        """The rule of the application that has matched; empty if there is none."""
+        rule: str = self.wsgi.get("cartsvc.route", "")
+        return rule
+
+    @property
     def route(self) -> str:
         """The path of the operation as /openapi.json has it, for example ``/cart/{user_id}``; empty if there is none.
 
         The application leaves the rule that has matched in the environment.
         """
-        return _template(self.wsgi.get("cartsvc.route", ""))
+        return _template(self.rule)
 
     @property
     def status_code(self) -> int:
@@ -58,7 +64,8 @@ class RequestInfo:
     @property
     def trace_id(self) -> str | None:
         """The trace of the request (W3C Trace Context): 32 hexadecimal digits; None without a valid ``traceparent``."""
-        found = _TRACEPARENT.fullmatch(self.wsgi.get("HTTP_TRACEPARENT", ""))
+        sent = self.wsgi.get("HTTP_TRACEPARENT")
+        found = None if sent is None else _TRACEPARENT.fullmatch(sent)
         return None if found is None else found[1]
 
 
