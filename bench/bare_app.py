@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from wsgiref.types import StartResponse, WSGIEnvironment
 
-CART_BYTES = 900  # of cartsvc's response with a cart of five items; a test compares it
+CART_BYTES = 1_100  # of cartsvc's response with a cart of five items; a test compares it
 
 _RESPONSE = b'{"filler":"%s"}' % (b"x" * (CART_BYTES - len('{"filler":""}')))
 _HEADERS = [("Content-Type", "application/json"), ("Content-Length", str(len(_RESPONSE)))]

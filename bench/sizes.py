@@ -25,8 +25,8 @@ from werkzeug.test import EnvironBuilder
 from bench.processes import ROOT, Broken
 from bench.results import Calls, Size
 from cartsvc import create_app
-from cartsvc.carts.cart import NewItem
 from cartsvc.carts.conditions import WriteConditions
+from cartsvc.carts.validation import NewItem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

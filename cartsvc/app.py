@@ -20,6 +20,7 @@ from cartsvc.auth.tokens import Auth
 from cartsvc.carts.merge import Merger
 from cartsvc.carts.service import CartService
 from cartsvc.cli.commands import carts_commands
+from cartsvc.cli.openapi import openapi_command
 from cartsvc.settings import Settings
 from cartsvc.stores import open_script_runner, open_store, running_store
 from cartsvc.telemetry.access_log import AccessLog
@@ -120,7 +121,9 @@ def create_app(
     )
     app.cli.add_command(carts_commands(store_of_commands, clock=clock, new_tag=new_tag))
     rates = _rate_limiter(settings, clock, counter_timeout or _COUNTER_TIMEOUT_S)
-    Api(app, limits=policy.limits, auth=_auth(settings, clock), rate_limiter=rates)
+    has_jwks = settings.auth is not None and settings.auth.jwks_url is not None
+    api = Api(app, limits=policy.limits, auth=_auth(settings, clock), has_jwks=has_jwks, rate_limiter=rates)
+    app.cli.add_command(openapi_command(lambda: api.document))
     if settings.trusted_proxies:
         app.wsgi_app = TrustedProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
     app.wsgi_app = RequestTelemetry(  # type: ignore[method-assign]

@@ -17,6 +17,7 @@
     │   ├── LimitExceeded      a limit would be exceeded
     │   ├── CurrencyMismatch   a second currency in one cart
     │   ├── CartSealed         the cart is being merged into another cart
+    │   ├── CartMerged         the guest's cart was merged into another cart, and takes no more writes
     │   └── MergeAborted       other requests aborted this merge repeatedly
     ├── PreconditionFailed     the cart does not meet If-Match or If-None-Match
     ├── TooManyMerges          more simultaneous merges into a cart than it can remember
@@ -29,7 +30,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+from msgspec import UNSET, Struct, UnsetType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,14 +45,47 @@ _ARGUMENTS = re.compile(r"[, ]*with args beginning with.*", re.DOTALL)
 _UNPRINTABLE = re.compile(r"[^ -~]+")
 
 
-class Fault(NamedTuple):
-    """One fault of a request, and its place.
+FaultCode: TypeAlias = Literal[
+    "required",
+    "unknown_member",
+    "wrong_type",
+    "invalid_value",
+    "duplicate",
+    "immutable",
+    "currency_required",
+    "currency_without_price",
+    "currency_mismatch",
+    "max_quantity",
+    "max_items",
+    "max_lines",
+    "max_cart_bytes",
+    "max_options",
+    "max_option_name",
+    "max_option_value",
+    "max_unit_price",
+    "max_subtotal",
+    "max_metadata",
+    "max_metadata_value",
+]
+FAULT_CODES: tuple[FaultCode, ...] = get_args(FaultCode)
 
-    ``pointer`` is a JSON Pointer (RFC 6901) into the request body, such as ``/items/3/quantity``.
+
+class Fault(Struct, frozen=True, rename={"location": "in"}):
+    """One fault of a request: its place, a sentence, and a code with its numbers, so that a page can word its own.
+
+    ``pointer`` is a JSON Pointer (RFC 6901) into the request body, such as ``/items/3/quantity``; with ``location``
+    "path" it names a parameter of the path. ``limit`` is the limit that ``value`` exceeds, ``item_id`` the item at
+    fault, and ``currency`` the currency that was expected. A member that does not apply is UNSET, and is not encoded.
     """
 
     pointer: str
     detail: str
+    code: FaultCode = "invalid_value"
+    limit: int | UnsetType = UNSET
+    value: int | UnsetType = UNSET
+    item_id: str | UnsetType = UNSET
+    currency: str | UnsetType = UNSET
+    location: Literal["path"] | UnsetType = UNSET
 
 
 def pointer_segment(name: str) -> str:
@@ -122,36 +158,44 @@ class CartNotFound(NotFound):
 
 
 class ItemNotFound(NotFound):
-    """The cart exists, and has no item with that id."""
+    """The cart exists, and has no item with that id. ``faults`` lists the places of the ids, if a body has them."""
 
-    def __init__(self) -> None:
+    def __init__(self, faults: Iterable[Fault] = ()) -> None:
+        self.faults = tuple(faults)
         super().__init__("The cart has no such item.")
 
 
-class CartConflict(_WithFaults):
-    """The request is valid, but conflicts with the current cart. ``faults`` lists the places."""
+class CartConflict(CartsvcError):
+    """The request is valid, but conflicts with the current cart."""
 
 
-class LimitExceeded(CartConflict):
-    """The change would exceed a limit of the cart."""
+class LimitExceeded(_WithFaults, CartConflict):
+    """The change would exceed a limit of the cart. ``faults`` lists the places."""
 
 
-class CurrencyMismatch(CartConflict):
-    """The change would add a second currency to the cart."""
+class CurrencyMismatch(_WithFaults, CartConflict):
+    """The change would add a second currency to the cart. ``faults`` lists the places."""
 
 
 class CartSealed(CartConflict):
     """The cart is being merged into another cart. A few seconds later, the next write resolves that merge."""
 
     def __init__(self) -> None:
-        super().__init__([Fault("", "This cart is being merged into another cart. Retry in a few seconds.")])
+        super().__init__("This cart is being merged into another cart. Retry in a few seconds.")
+
+
+class CartMerged(CartConflict):
+    """The cart of this guest was merged into another cart. It is closed, so that no page adds items to it unseen."""
+
+    def __init__(self) -> None:
+        super().__init__("This guest's cart was merged into another cart. Use that cart, or create a new guest.")
 
 
 class MergeAborted(CartConflict):
     """Other requests found this merge unfinished and aborted it repeatedly; neither cart was changed."""
 
     def __init__(self) -> None:
-        super().__init__([Fault("", "The merge was aborted. Neither cart was changed. Retry the request.")])
+        super().__init__("The merge was aborted. Neither cart was changed. Retry the request.")
 
 
 class PreconditionFailed(CartsvcError):

@@ -214,6 +214,8 @@ def _policy(env: EnvReader) -> Policy:
             max_option_name=_limit(env, "max_option_name", min_value=1),
             max_option_value=_limit(env, "max_option_value", min_value=1),
             max_unit_price=_limit(env, "max_unit_price", min_value=1),
+            max_metadata=_limit(env, "max_metadata", min_value=0),
+            max_metadata_value=_limit(env, "max_metadata_value", min_value=1),
         ),
         cart_ttl_ms=1000 * env.integer("CARTSVC_CART_TTL", 30 * _DAY_S, min_value=1, max_value=max_cart_ttl_s),
         guest_ttl_ms=1000 * env.integer("CARTSVC_GUEST_TTL", 7 * _DAY_S, min_value=1, max_value=max_cart_ttl_s),

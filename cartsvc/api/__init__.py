@@ -13,7 +13,8 @@ import flask_smorest
 import msgspec
 from flask import Response
 
-from cartsvc.api import authorization, carts, health, openapi, problems, swagger_ui
+from cartsvc.api import authorization, carts, health, problems, swagger_ui
+from cartsvc.api.openapi_document import CONFIG, Features, document
 from cartsvc.errors import CartsvcError
 
 if TYPE_CHECKING:
@@ -30,12 +31,14 @@ class Api(flask_smorest.Api):
 
     DEFAULT_ERROR_RESPONSE_NAME = None  # each operation documents its own
 
-    def __init__(self, app: Flask, *, limits: Limits, auth: Auth | None, rate_limiter: RateLimiter | None) -> None:
-        self._limits, self._has_auth, self._has_rate_limit = limits, auth is not None, rate_limiter is not None
-        app.config |= openapi.CONFIG
+    def __init__(
+        self, app: Flask, *, limits: Limits, auth: Auth | None, has_jwks: bool, rate_limiter: RateLimiter | None
+    ) -> None:
+        self._features = Features(limits, auth is not None, has_jwks, rate_limiter is not None)
+        app.config |= CONFIG
+        app.extensions["cartsvc.limits"] = limits
         super().__init__(app)
         app.register_error_handler(CartsvcError, problems.from_error)
-        openapi.add_problems(self.spec)
         self.register_blueprint(carts.blueprint)
         self.register_blueprint(health.blueprint)
         app.register_blueprint(swagger_ui.blueprint)
@@ -48,11 +51,9 @@ class Api(flask_smorest.Api):
         return problems.from_http_exception(error)
 
     @cached_property
-    def _document(self) -> bytes:
-        document = openapi.document(
-            self.spec, limits=self._limits, has_auth=self._has_auth, has_rate_limit=self._has_rate_limit
-        )
-        return msgspec.json.encode(document)
+    def document(self) -> bytes:
+        """The OpenAPI document as JSON."""
+        return msgspec.json.encode(document(self.spec, self._features))
 
     def _openapi_json(self) -> Response:
-        return Response(self._document, mimetype="application/json")
+        return Response(self.document, mimetype="application/json")

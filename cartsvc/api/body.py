@@ -12,15 +12,23 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, RequestTimeout, UnsupportedMediaType
 
 from cartsvc.api.flask_app import current_request
+from cartsvc.api.request_schemas import UNKNOWN_CHOICE, Request
 from cartsvc.errors import Fault, InvalidRequest, pointer_segment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from flask import Request
+    from flask import Request as FlaskRequest
     from marshmallow import Schema
 
+    from cartsvc.errors import FaultCode
+
 _UTF_8 = frozenset({"utf-8", "utf8"})  # the second name is not registered, but common
+_CODES: dict[str, FaultCode] = {  # of marshmallow's messages; all others are about types
+    "Missing data for required field.": "required",
+    "Unknown field.": "unknown_member",
+    UNKNOWN_CHOICE: "invalid_value",
+}
 _MAX_POINTER_LENGTH = 200  # because a pointer may quote a name of the client's choice
 
 
@@ -30,18 +38,20 @@ class BodyParser(FlaskParser):
     All arguments here are bodies and all schemas are instances: what webargs does for others takes 7 % of a POST.
     """
 
-    def parse(self, argmap: Schema, req: Request | None = None, **_: object) -> Any:  # type: ignore[override]  # noqa: ANN401 - what the schema makes of it
+    def parse(self, argmap: Schema, req: FlaskRequest | None = None, **_: object) -> Any:  # type: ignore[override]  # noqa: ANN401 - what the schema makes of it
         """Return what the schema reads from the body. Raises InvalidRequest, which lists every fault and its place."""
         req = req or current_request()
         if not _is_json(req):
             raise UnsupportedMediaType("The body must be application/json in UTF-8, without a Content-Encoding.")
+        body = parse_json(_read_body(req))
         try:
-            return argmap.load(parse_json(_read_body(req)))
+            return argmap.load(body)
         except ValidationError as error:
-            raise InvalidRequest(_faults(error.messages, "")) from error
+            faults = list(_faults(error.messages, ""))
+            raise InvalidRequest(faults + _value_faults(argmap, body, faults)) from error
 
 
-def _is_json(req: Request) -> bool:
+def _is_json(req: FlaskRequest) -> bool:
     if req.environ.get("HTTP_CONTENT_ENCODING"):
         return False
     if req.environ.get("CONTENT_TYPE") == "application/json":  # the usual value needs no parsing
@@ -49,7 +59,7 @@ def _is_json(req: Request) -> bool:
     return req.mimetype == "application/json" and req.mimetype_params.get("charset", "utf-8").lower() in _UTF_8
 
 
-def _read_body(req: Request) -> bytes:
+def _read_body(req: FlaskRequest) -> bytes:
     """Return the whole body. Raises RequestEntityTooLarge, RequestTimeout, and BadRequest for an incomplete body.
 
     werkzeug's stream is not used, because it silently truncates a chunked body at the limit, and the rest may be valid
@@ -95,6 +105,24 @@ def _reject_duplicate_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
+def _value_faults(schema: Schema, body: object, type_faults: list[Fault]) -> list[Fault]:
+    """Return the faults of the values that have the right types, so that one response lists both kinds.
+
+    A fault that only follows from a wrong type is left out: of a value that was not read, or of its absence.
+    """
+    places = {fault.pointer for fault in type_faults}
+    if not isinstance(schema, Request) or not isinstance(body, dict):
+        return []
+    found = schema.value_faults(body, current_app.extensions["cartsvc.limits"])
+    return [
+        fault
+        for fault in found
+        if fault.pointer not in places
+        and not (fault.code == "required" and any(place.startswith(f"{fault.pointer}/") for place in places))
+        and not (fault.code in {"currency_required", "currency_mismatch"} and "/currency" in places)
+    ]
+
+
 def _faults(messages: Any, pointer: str) -> Iterator[Fault]:  # noqa: ANN401 - marshmallow nests dicts and lists of texts
     if isinstance(messages, dict):
         for key, nested in messages.items():
@@ -102,7 +130,7 @@ def _faults(messages: Any, pointer: str) -> Iterator[Fault]:  # noqa: ANN401 - m
             yield from _faults(nested, pointer if whole else pointer + pointer_segment(str(key)))
     else:
         for message in messages:
-            yield Fault(pointer[:_MAX_POINTER_LENGTH], message)
+            yield Fault(pointer[:_MAX_POINTER_LENGTH], message, _CODES.get(message, "wrong_type"))
 
 
 _decoder = json.JSONDecoder(object_pairs_hook=_reject_duplicate_names)  # json.loads would create one per call

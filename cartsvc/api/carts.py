@@ -10,33 +10,46 @@ from cartsvc.api.authorization import check_source, guest_to_renew, guest_token
 from cartsvc.api.flask_app import current_request
 from cartsvc.api.headers import write_conditions
 from cartsvc.api.openapi import ETAG, ITEM_ID, LOCATION, USER_ID, Blueprint, documents
-from cartsvc.api.responses import cart_response, guest_response, item_response, write_response
-from cartsvc.api.schemas import (
-    CART_EXAMPLE,
+from cartsvc.api.request_schemas import (
     CART_INPUT_SCHEMA,
-    CART_SCHEMA,
-    GUEST_SCHEMA,
-    ITEM_EXAMPLE,
+    CART_UPDATE_SCHEMA,
     ITEM_INPUT_EXAMPLE,
     ITEM_INPUT_SCHEMA,
-    ITEM_SCHEMA,
     ITEM_UPDATE_SCHEMA,
     ITEMS_INPUT_SCHEMA,
+    ITEMS_UPDATE_SCHEMA,
     MERGE_INPUT_SCHEMA,
     CartContents,
     Merge,
 )
-from cartsvc.carts.cart import check_user_id
+from cartsvc.api.responses import cart_response, guest_response, item_response, merge_response, write_response
+from cartsvc.api.schemas import (
+    CART_EXAMPLE,
+    CART_SCHEMA,
+    GUEST_SCHEMA,
+    ITEM_EXAMPLE,
+    ITEM_SCHEMA,
+    MERGED_CART_EXAMPLE,
+    MERGED_CART_SCHEMA,
+)
+from cartsvc.carts.validation import check_user_id
+from cartsvc.errors import (
+    CartNotFound,
+    CurrencyMismatch,
+    ItemNotFound,
+    LimitExceeded,
+    MergeAborted,
+    StoreFull,
+    TooManyMerges,
+)
 
 if TYPE_CHECKING:
-    from cartsvc.carts.cart import ItemChange, NewItem
     from cartsvc.carts.service import CartService
+    from cartsvc.carts.validation import ItemChange, NewItem
 
 _GUEST_EXAMPLE = {"user_id": "guest-3xKq2v0PzT9cW1bYd7Rf4A", "token": None}
 
-blueprint = Blueprint(
-    "carts", __name__, url_prefix="/cart", description="Carts and their items.", always=(422, 500, 503)
-)
+blueprint = Blueprint("carts", __name__, url_prefix="/cart", description="Carts and their items.")
 
 
 def _service() -> CartService:
@@ -47,7 +60,20 @@ def _service() -> CartService:
 def _check_user_id() -> None:
     request = current_request()
     if request.view_args and request.method != "OPTIONS":
-        check_user_id(request.view_args["user_id"])
+        check_user_id(request.view_args["user_id"], location="path")
+
+
+@blueprint.route("", methods=["POST"])
+@documents()
+@blueprint.response(201, GUEST_SCHEMA, example=_GUEST_EXAMPLE, headers=LOCATION, description="The guest.")
+def create_guest() -> Response:
+    """Create a guest
+
+    Returns an id for a shopper without an account. The cart is created when the first item is added. A request with a
+    guest's token returns the same guest and a new token, or a new guest if that guest's cart was merged.
+    """
+    user_id = _service().new_guest(guest_to_renew())
+    return guest_response(user_id, guest_token(user_id))
 
 
 @blueprint.route("/<user_id>", methods=["GET"], parameters=[USER_ID])
@@ -62,7 +88,7 @@ def get_cart(user_id: str) -> Response:
 
 
 @blueprint.route("/<user_id>", methods=["POST"], parameters=[USER_ID])
-@documents(keyed=True)
+@documents(LimitExceeded, CurrencyMismatch, StoreFull, keyed=True)
 @blueprint.arguments(ITEM_INPUT_SCHEMA, example=ITEM_INPUT_EXAMPLE)
 @blueprint.response(200, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
 def add_item(new_item: NewItem, user_id: str) -> Response:
@@ -75,7 +101,7 @@ def add_item(new_item: NewItem, user_id: str) -> Response:
 
 
 @blueprint.route("/<user_id>", methods=["PUT"], parameters=[USER_ID])
-@documents(keyed=True)
+@documents(LimitExceeded, StoreFull, keyed=True)
 @blueprint.arguments(CART_INPUT_SCHEMA, example={"items": [ITEM_INPUT_EXAMPLE]})
 @blueprint.response(200, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
 @blueprint.response(201, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart was created.")
@@ -83,15 +109,28 @@ def replace_cart(contents: CartContents, user_id: str) -> Response:
     """Replace a cart
 
     Afterwards the cart contains exactly these items, in this order. The response to a GET can be edited and sent back.
+    Metadata that the request does not give stays: that of the cart, and that of its items.
     """
-    new_items, currency = contents
-    return write_response(
-        user_id, _service().replace(user_id, new_items, currency=currency, conditions=write_conditions(contents))
-    )
+    items, currency, metadata = contents
+    conditions = write_conditions(contents)
+    outcome = _service().replace(user_id, items, currency=currency, metadata=metadata, conditions=conditions)
+    return write_response(user_id, outcome)
+
+
+@blueprint.route("/<user_id>", methods=["PATCH"], parameters=[USER_ID])
+@documents(CartNotFound, LimitExceeded, StoreFull, keyed=True)
+@blueprint.arguments(CART_UPDATE_SCHEMA, example={"metadata": {"gift_note": "Happy birthday!"}})
+@blueprint.response(200, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
+def update_cart(metadata: dict[str, str], user_id: str) -> Response:
+    """Set the metadata of a cart
+
+    The object replaces the earlier metadata; `{}` removes it. The items stay as they are.
+    """
+    return write_response(user_id, _service().update(user_id, metadata, conditions=write_conditions(metadata)))
 
 
 @blueprint.route("/<user_id>", methods=["DELETE"], parameters=[USER_ID])
-@documents(404, keyed=True)
+@documents(CartNotFound, keyed=True)
 @blueprint.response(204, description="The cart was deleted.")
 def delete_cart(user_id: str) -> Response:
     """Delete a cart
@@ -102,19 +141,34 @@ def delete_cart(user_id: str) -> Response:
 
 
 @blueprint.route("/<user_id>/items", methods=["POST"], parameters=[USER_ID])
-@documents(keyed=True)
+@documents(LimitExceeded, CurrencyMismatch, StoreFull, keyed=True)
 @blueprint.arguments(ITEMS_INPUT_SCHEMA, example={"items": [ITEM_INPUT_EXAMPLE]})
 @blueprint.response(200, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
-def add_items(new_items: list[NewItem], user_id: str) -> Response:
+def add_items(contents: CartContents, user_id: str) -> Response:
     """Add several items
 
     Either all of them are added, or none.
     """
-    return write_response(user_id, _service().add(user_id, new_items, conditions=write_conditions(new_items)))
+    items, currency, _ = contents
+    conditions = write_conditions(contents)
+    return write_response(user_id, _service().add(user_id, items, currency=currency, conditions=conditions))
+
+
+@blueprint.route("/<user_id>/items", methods=["PATCH"], parameters=[USER_ID])
+@documents(CartNotFound, ItemNotFound, LimitExceeded, CurrencyMismatch, StoreFull, keyed=True)
+@blueprint.arguments(ITEMS_UPDATE_SCHEMA, example={"items": [{"item_id": "sku-1", "quantity": 3}]})
+@blueprint.response(200, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
+def update_items(changes: list[ItemChange], user_id: str) -> Response:
+    """Change several items
+
+    Either all changes are applied, or none. They apply to the items as they are, so two variants can be exchanged. An
+    unknown `item_id` returns 404 with its pointer.
+    """
+    return write_response(user_id, _service().update_items(user_id, changes, conditions=write_conditions(changes)))
 
 
 @blueprint.route("/<user_id>/items/<item_id>", methods=["GET"], parameters=[USER_ID, ITEM_ID])
-@documents(404, conditional=True)
+@documents(CartNotFound, ItemNotFound, conditional=True)
 @blueprint.response(200, ITEM_SCHEMA, example=ITEM_EXAMPLE, headers=ETAG, description="The item.")
 def get_item(user_id: str, item_id: str) -> Response:
     """Get an item
@@ -125,19 +179,21 @@ def get_item(user_id: str, item_id: str) -> Response:
 
 
 @blueprint.route("/<user_id>/items/<item_id>", methods=["PATCH"], parameters=[USER_ID, ITEM_ID])
-@documents(404, keyed=True)
+@documents(CartNotFound, ItemNotFound, LimitExceeded, CurrencyMismatch, StoreFull, keyed=True)
 @blueprint.arguments(ITEM_UPDATE_SCHEMA, example={"quantity": 3})
 @blueprint.response(200, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
 def update_item(change: ItemChange, user_id: str, item_id: str) -> Response:
-    """Set an item's quantity or price
+    """Set an item's quantity, price, metadata or options
 
-    A quantity of 0 removes the item. A price requires its currency.
+    A quantity of 0 removes the item. A price requires its currency. Other options turn the item into that variant, in
+    its place; its `item_id` is then another one.
     """
-    return write_response(user_id, _service().set_item(user_id, item_id, change, conditions=write_conditions(change)))
+    conditions = write_conditions(change)
+    return write_response(user_id, _service().update_item(user_id, item_id, change, conditions=conditions))
 
 
 @blueprint.route("/<user_id>/items/<item_id>", methods=["DELETE"], parameters=[USER_ID, ITEM_ID])
-@documents(404, keyed=True)
+@documents(CartNotFound, ItemNotFound, keyed=True)
 @blueprint.response(200, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
 def delete_item(user_id: str, item_id: str) -> Response:
     """Remove an item
@@ -147,37 +203,18 @@ def delete_item(user_id: str, item_id: str) -> Response:
     return write_response(user_id, _service().remove_item(user_id, item_id, conditions=write_conditions()))
 
 
-@blueprint.route("", methods=["POST"])
-@documents()
-@blueprint.response(
-    201,
-    GUEST_SCHEMA,
-    example=_GUEST_EXAMPLE,
-    headers=LOCATION,
-    description="The guest.",
-)
-def create_guest() -> Response:
-    """Create a guest
-
-    Returns an id for a shopper without an account. The cart is created when the first item is added. A request with a
-    guest's token returns the same guest and a new token.
-    """
-    user_id = guest_to_renew() or _service().new_guest()
-    return guest_response(user_id, guest_token(user_id))
-
-
 @blueprint.route("/<user_id>/merge", methods=["POST"], parameters=[USER_ID])
-@documents(429, keyed=True)
+@documents(LimitExceeded, CurrencyMismatch, MergeAborted, TooManyMerges, StoreFull, keyed=True)
 @blueprint.arguments(MERGE_INPUT_SCHEMA, example={"from_user_id": _GUEST_EXAMPLE["user_id"]})
-@blueprint.response(200, CART_SCHEMA, example=CART_EXAMPLE, headers=ETAG, description="The cart.")
+@blueprint.response(200, MERGED_CART_SCHEMA, example=MERGED_CART_EXAMPLE, headers=ETAG, description="The cart.")
 def merge_cart(merge: Merge, user_id: str) -> Response:
     """Merge another cart into this one
 
     At sign-in, the guest's items move into the user's cart, and the guest's cart is deleted. Both happen, or neither.
-    Merging an absent cart changes nothing. With authentication, `from_token` must be the guest's token.
+    Afterwards writes to that guest get 409 `cart-merged`. Merging an absent cart changes nothing. With authentication,
+    `from_token` must be the guest's token.
     """
-    source, strategy, token = merge
+    source, strategy, on_limit, token = merge
     check_source(source, token)
-    return write_response(
-        user_id, _service().merge(user_id, source, strategy, conditions=write_conditions((source, strategy)))
-    )
+    conditions = write_conditions((source, strategy, on_limit))
+    return merge_response(user_id, _service().merge(user_id, source, strategy, on_limit, conditions=conditions))

@@ -8,6 +8,7 @@ from flask import current_app
 
 from cartsvc.api.openapi import Blueprint, documents
 from cartsvc.api.schemas import HEALTH_SCHEMA, READINESS
+from cartsvc.errors import StoreError
 
 if TYPE_CHECKING:
     from cartsvc.carts.service import CartService
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 _OK = {"status": "ok"}
 _READY = {**_OK, "writes": "ok"}
 
-blueprint = Blueprint("health", __name__, description="For load balancers and orchestrators.", always=(500,))
+blueprint = Blueprint("health", __name__, description="For load balancers and orchestrators.")
 
 
 @blueprint.route("/healthz", methods=["GET"])
@@ -30,7 +31,7 @@ def get_health() -> dict[str, str]:
 
 
 @blueprint.route("/readyz", methods=["GET"])
-@documents(503)
+@documents(StoreError)
 @blueprint.response(200, READINESS, example=_READY, description="The service can serve requests.")
 def get_readiness() -> dict[str, str]:
     """Check that the service can serve carts

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from flask import Response, request
+from msgspec import UNSET, structs
 
 from cartsvc import errors
 from cartsvc.api.responses import cart_view, etag_headers
+from cartsvc.carts.cart import MAX_SUBTOTAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -43,6 +45,7 @@ PROBLEM_BY_ERROR: dict[type[errors.CartsvcError], Problem] = {
     errors.LimitExceeded: Problem(409, "limit-exceeded", "A cart limit would be exceeded"),
     errors.CurrencyMismatch: Problem(409, "currency-mismatch", "Currency differs from the cart's"),
     errors.CartSealed: Problem(409, "cart-sealed", "The cart is being merged", (("Retry-After", "5"),)),
+    errors.CartMerged: Problem(409, "cart-merged", "The cart was merged"),
     errors.MergeAborted: Problem(409, "merge-aborted", "The merge was aborted"),
     errors.PreconditionFailed: Problem(412, "precondition-failed", "Precondition failed"),
     errors.IdempotencyKeyReused: Problem(
@@ -66,7 +69,7 @@ PROBLEM_BY_STATUS: dict[int, Problem] = {
     429: Problem(429, "too-many-requests", "Too many requests", (("Retry-After", "1"),)),
     500: Problem(500, "internal-error", "Internal server error"),
 }
-_DETAILS = {
+DETAILS = {
     404: "This path does not exist. /openapi.json lists all paths.",
     405: "The Allow header lists the methods of this path.",
     408: "The body arrived too slowly or not at all. Nothing was changed.",
@@ -83,9 +86,9 @@ def from_error(error: errors.CartsvcError) -> Response:
     if isinstance(error, errors.Unauthorized | errors.Forbidden):
         return _with_challenge(problem, error)
     faults = getattr(error, "faults", ())[:_MAX_FAULTS]
-    if not faults:
-        return problem_response(problem, str(error))
-    return problem_response(problem, "; ".join(dict.fromkeys(fault.detail for fault in faults)), faults=faults)
+    if not faults or isinstance(error, errors.ItemNotFound):
+        return problem_response(problem, str(error), faults=faults)
+    return problem_response(problem, " ".join(dict.fromkeys(fault.detail for fault in faults)), faults=faults)
 
 
 def from_http_exception(error: HTTPException) -> Response:
@@ -95,7 +98,7 @@ def from_http_exception(error: HTTPException) -> Response:
     status = error.code or 500
     problem = PROBLEM_BY_STATUS.get(status) or Problem(status, error.name.lower().replace(" ", "-"), error.name)
     headers = [(name, value) for name, value in error.get_headers() if name in _PASSED_HEADERS]
-    return problem_response(problem, _DETAILS.get(status) or str(error.description), headers=headers)
+    return problem_response(problem, DETAILS.get(status) or str(error.description), headers=headers)
 
 
 def _with_challenge(problem: Problem, error: errors.Unauthorized | errors.Forbidden) -> Response:
@@ -112,6 +115,12 @@ def _with_cart(problem: Problem, error: errors.PreconditionFailed) -> Response:
     user_id = (request.view_args or {})["user_id"]
     headers = etag_headers(error.cart).items()
     return problem_response(problem, str(error), headers=headers, more={"cart": cart_view(user_id, error.cart)})
+
+
+def _readable(fault: errors.Fault) -> errors.Fault:
+    """Return the fault without a value that clients cannot read as a number."""
+    is_wide = isinstance(fault.value, int) and not -MAX_SUBTOTAL <= fault.value <= MAX_SUBTOTAL
+    return structs.replace(fault, value=UNSET) if is_wide else fault
 
 
 def problem_response(
@@ -132,7 +141,7 @@ def problem_response(
     if request:  # false outside a request, where the OpenAPI document makes its examples
         request.environ["cartsvc.problem"] = problem.slug  # for the log and the metrics
         body["instance"] = INSTANCE_PREFIX + request.environ["HTTP_X_REQUEST_ID"]
-    if listed := [fault._asdict() for fault in faults]:
+    if listed := [_readable(fault) for fault in faults]:
         body["errors"] = listed
     body |= more or {}
     return Response(msgspec.json.encode(body), problem.status, [*problem.headers, *headers], mimetype=MEDIA_TYPE)

@@ -15,8 +15,8 @@ import jwt
 from jwt.exceptions import InvalidSubjectError
 
 from cartsvc.auth.config import GUEST_AUDIENCE, GUEST_ISSUER
-from cartsvc.carts.cart import check_user_id
 from cartsvc.carts.record import GUEST_PREFIX
+from cartsvc.carts.validation import check_user_id
 from cartsvc.errors import Forbidden, InvalidRequest, Unauthorized
 
 if TYPE_CHECKING:

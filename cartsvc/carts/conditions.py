@@ -1,7 +1,7 @@
 """Check the conditions of a write: its Idempotency-Key, and its preconditions (RFC 9110, section 13). Pure.
 
-They are checked inside the update of the store, in this order: replay, seal, existence of the cart or item,
-preconditions, rules of carts.
+They are checked inside the update of the store, in this order: replay, closed guest, seal, existence of the cart or
+item, preconditions, rules of carts.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from cartsvc.carts.cart import Cart
+from cartsvc.carts.combine import Adjustment
 from cartsvc.carts.record import EMPTY, IdempotencyKey, Seal, find_idempotency_key
-from cartsvc.errors import CartSealed, IdempotencyKeyReused, PreconditionFailed
+from cartsvc.errors import CartMerged, CartSealed, IdempotencyKeyReused, PreconditionFailed
 
 if TYPE_CHECKING:
     from cartsvc.carts.record import Policy, Record
@@ -36,11 +37,15 @@ class WriteConditions(Struct, frozen=True):
 
 
 class Outcome(Struct, frozen=True):
-    """The result of a write: the cart as it is now, the HTTP status, and whether the request was a replay."""
+    """The result of a write: the cart as it is now, the HTTP status, and whether the request was a replay.
+
+    ``adjustments`` is what a merge has cut to stay within the limits.
+    """
 
     cart: Cart | None
     status: int
     replayed: bool = False
+    adjustments: tuple[Adjustment, ...] = ()
 
 
 class StaleSeal(Exception):
@@ -75,13 +80,22 @@ def new_idempotency_key(conditions: WriteConditions, *, status: int, now: int) -
     )
 
 
-def check_seal(user_id: str, record: Record | None, *, now: int) -> None:
+def check_open(user_id: str, record: Record | None, *, now: int) -> None:
+    """Raise CartMerged if this guest's cart was merged into another cart, and what :func:`check_seal` raises."""
+    if record is None:
+        return
+    if record.closed_until > now:
+        raise CartMerged
+    check_seal(user_id, record, now=now)
+
+
+def check_seal(user_id: str, record: Record, *, now: int) -> None:
     """Raise CartSealed while a merge works on this cart, and StaleSeal if a merge was interrupted.
 
     The time decides only how long other requests wait. A seal with a time in the future counts as stale, because the
     clock of the server that made it is ahead; resolving a merge that still runs aborts it and loses nothing.
     """
-    seal = record.seal if record is not None else None
+    seal = record.seal
     if seal is None:
         return
     if 0 <= now - seal.at <= SEAL_TIMEOUT_MS:

@@ -5,7 +5,8 @@ A store changes one record at a time, so a merge is made of steps, each of which
 1. Announce: add a *pending* mark with a new merge id to the target.
 2. Seal the source with that id: it takes no other writes, so its items do not change.
 3. Move: if the mark is still pending, add the items to the target and make the mark *done*, in one write.
-4. Remove the cart of the source if the mark is *done*, or only its seal if the mark was removed.
+4. Remove the cart of the source if the mark is *done*, or only its seal if the mark was removed. The record of a
+   guest is closed by the same write: for the life of a guest's cart it takes no new one.
 
 The mark in the target decides. A merge id gets its pending mark once, before any seal names it, so a mark that has been
 removed cannot come back: to end an interrupted merge, a request removes the pending mark first, and then no step 3 of
@@ -21,9 +22,19 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from msgspec import Struct, structs
 
-from cartsvc.carts.cart import Cart, check_user_id, combine
-from cartsvc.carts.conditions import Outcome, StaleSeal, check_preconditions, check_seal, new_idempotency_key, replay
-from cartsvc.carts.record import EMPTY, MAX_MARKS, MergeMark, Record, Seal, next_record
+from cartsvc.carts.cart import Cart
+from cartsvc.carts.combine import combine
+from cartsvc.carts.conditions import (
+    Outcome,
+    StaleSeal,
+    check_open,
+    check_preconditions,
+    check_seal,
+    new_idempotency_key,
+    replay,
+)
+from cartsvc.carts.record import EMPTY, MAX_MARKS, MergeMark, Record, Seal, is_guest, next_record
+from cartsvc.carts.validation import check_user_id
 from cartsvc.errors import (
     CartsvcError,
     Fault,
@@ -38,7 +49,8 @@ from cartsvc.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cartsvc.carts.cart import Revision, Strategy
+    from cartsvc.carts.cart import Revision
+    from cartsvc.carts.combine import OnLimit, Strategy
     from cartsvc.carts.conditions import WriteConditions
     from cartsvc.carts.record import Policy
     from cartsvc.carts.store import CartStore
@@ -101,18 +113,20 @@ class Merger:
         self._clock = clock
         self._new_tag = new_tag
 
-    def merge(self, target: str, source: str, strategy: Strategy, *, conditions: WriteConditions) -> Outcome:
+    def merge(
+        self, target: str, source: str, strategy: Strategy, on_limit: OnLimit = "refuse", *, conditions: WriteConditions
+    ) -> Outcome:
         """Move the source's items into the target's cart and remove the source's cart.
 
-        A rejected merge changes neither cart. Raises InvalidRequest, IdempotencyKeyReused, CartSealed, MergeAborted,
-        PreconditionFailed, LimitExceeded, CurrencyMismatch, TooManyMerges, and what the store raises.
+        A rejected merge changes neither cart. Raises InvalidRequest, IdempotencyKeyReused, CartSealed, CartMerged,
+        MergeAborted, PreconditionFailed, LimitExceeded, CurrencyMismatch, TooManyMerges, and what the store raises.
         """
         check_user_id(source, pointer="/from_user_id")
         if source == target:
             raise InvalidRequest([Fault("/from_user_id", "A cart cannot be merged into itself.")])
         for _ in range(_MAX_ATTEMPTS):
             try:
-                outcome = self._attempt(target, source, strategy, conditions)
+                outcome = self._attempt(target, source, strategy, on_limit, conditions)
             except StaleSeal as stale:
                 self.resolve(stale.user_id, stale.seal)
             else:
@@ -127,7 +141,9 @@ class Merger:
         """
         return self._resolve(source, seal.target, seal.merge_id)
 
-    def _attempt(self, target: str, source: str, strategy: Strategy, conditions: WriteConditions) -> Outcome | None:
+    def _attempt(
+        self, target: str, source: str, strategy: Strategy, on_limit: OnLimit, conditions: WriteConditions
+    ) -> Outcome | None:
         """Merge once; return None if another request has aborted this merge. Raises StaleSeal."""
         record = self._store.get(target)
         repeated = replay(record, conditions, now=self._clock(), policy=self._policy)
@@ -139,7 +155,7 @@ class Merger:
             change = partial(self._without_source, target=target, conditions=conditions, tag=self._new_tag())
             return self._store.update(target, change)
         try:
-            result = self._move(target, source, sealed, conditions)
+            result = self._move(target, source, sealed, on_limit, conditions)
         except (StoreError, RecordUnreadable) as error:
             raise self._after_failure(source, target, sealed.seal.merge_id, error) from error
         return self._end(source, sealed.seal.merge_id, result)
@@ -216,13 +232,13 @@ class Merger:
         return cart
 
     def _announce(self, target: str, mark: MergeMark) -> None:
-        """Add the pending mark (step 1). Raises CartSealed, StaleSeal, TooManyMerges; then nothing is sealed."""
+        """Add the pending mark (step 1). Raises CartMerged, CartSealed, StaleSeal, TooManyMerges; nothing is sealed."""
         tag = self._new_tag()
 
         def change(record: Record | None) -> tuple[Record | None, bool]:
             revision = self._new_revision(target, tag)
             before = record or EMPTY
-            check_seal(target, record, now=revision.at)
+            check_open(target, record, now=revision.at)
             if len(before.merge_marks) >= MAX_MARKS:
                 return record, False
             return self._next(record, before.with_mark(structs.replace(mark, at=revision.at)), revision), True
@@ -277,10 +293,18 @@ class Merger:
 
     # ---- step 3 ----
 
-    def _move(self, target: str, source: str, sealed: SealedSource, conditions: WriteConditions) -> Result:
+    def _move(
+        self, target: str, source: str, sealed: SealedSource, on_limit: OnLimit, conditions: WriteConditions
+    ) -> Result:
         """Move the items (step 3). Raises StaleSeal if an interrupted merge has left the target itself sealed."""
         change = partial(
-            self._moving, target=target, source=source, sealed=sealed, conditions=conditions, tag=self._new_tag()
+            self._moving,
+            target=target,
+            source=source,
+            sealed=sealed,
+            on_limit=on_limit,
+            conditions=conditions,
+            tag=self._new_tag(),
         )
         return self._store.update(target, change)
 
@@ -291,6 +315,7 @@ class Merger:
         target: str,
         source: str,
         sealed: SealedSource,
+        on_limit: OnLimit,
         conditions: WriteConditions,
         tag: str,
     ) -> tuple[Record | None, Result]:
@@ -306,11 +331,13 @@ class Merger:
             repeated = replay(record, conditions, now=revision.at, policy=self._policy)
             if repeated is not None:
                 return self._next(record, withdrawn, revision), Replayed(repeated)
-            check_seal(target, record, now=revision.at)
+            check_open(target, record, now=revision.at)
             cart = before.cart_at(revision.at)
             check_preconditions(conditions, cart)
-            limits = self._policy.limits
-            combined = combine(cart, sealed.cart, sealed.seal.strategy, limits=limits, revision=revision)
+            limits, strategy = self._policy.limits, sealed.seal.strategy
+            combined, adjustments = combine(
+                cart, sealed.cart, strategy, on_limit=on_limit, limits=limits, revision=revision
+            )
         except CartsvcError as error:
             return self._next(record, withdrawn, revision), Rejected(error)
         done = MergeMark(mark.merge_id, source, done=True, at=revision.at, source_expires_at=sealed.cart.expires_at)
@@ -319,7 +346,7 @@ class Merger:
             .with_mark(done)
             .with_key(new_idempotency_key(conditions, status=200, now=revision.at))
         )
-        return self._next(record, after, revision), Applied(Outcome(combined, 200))
+        return self._next(record, after, revision), Applied(Outcome(combined, 200, adjustments=adjustments))
 
     def _moved_before(
         self, record: Record | None, before: Record, conditions: WriteConditions, revision: Revision
@@ -342,7 +369,7 @@ class Merger:
         repeated = replay(record, conditions, now=revision.at, policy=self._policy)
         if repeated is not None:
             return record, repeated
-        check_seal(target, record, now=revision.at)
+        check_open(target, record, now=revision.at)
         before = record or EMPTY
         cart = before.cart_at(revision.at)
         check_preconditions(conditions, cart)
@@ -364,14 +391,19 @@ class Merger:
         return self._store.update(target, change)
 
     def _finish(self, source: str, merge_id: str, *, done: bool) -> None:
-        """Remove the cart of the source, or only its seal (step 4), if the seal is still that of this merge."""
+        """Remove the cart of the source, or only its seal (step 4), if the seal is still that of this merge.
+
+        A guest's record is closed with its cart, so that a page that still has the guest's id adds nothing to it.
+        """
         tag = self._new_tag()
 
         def change(record: Record | None) -> tuple[Record | None, None]:
             if record is None or record.seal is None or record.seal.merge_id != merge_id:
                 return record, None
-            after = record.with_cart(None) if done else record.without_seal()
-            return self._next(record, after, self._new_revision(source, tag)), None
+            revision = self._new_revision(source, tag)
+            closed_until = revision.expires_at if is_guest(source) else 0
+            after = record.merged_away(closed_until) if done else record.without_seal()
+            return self._next(record, after, revision), None
 
         self._store.update(source, change)
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct, structs
 
-from cartsvc.carts.cart import Cart, Limits, Revision, Strategy
+from cartsvc.carts.cart import Cart, Limits, Revision
+from cartsvc.carts.combine import Strategy
 from cartsvc.errors import RecordUnreadable
 
 if TYPE_CHECKING:
@@ -66,8 +67,9 @@ class Record(Struct, frozen=True, array_like=True):
     """What a store keeps for one user_id. ``cart`` is None in a tombstone. Times are milliseconds since the epoch.
 
     ``tag`` is new with every write: a store compares it. From ``expires_at`` on, the latest time of its cart, keys and
-    marks, the record counts as absent. The ``with_...`` and ``without_...`` methods return the same object if nothing
-    changes; :func:`next_record` prepares their result for the store.
+    marks and of ``closed_until``, the record counts as absent. Until ``closed_until``, the record of a guest whose cart
+    was merged into another one takes no cart; 0 in all other records. The ``with_...`` and ``without_...`` methods
+    return the same object if nothing changes; :func:`next_record` prepares their result for the store.
     """
 
     tag: str
@@ -76,6 +78,7 @@ class Record(Struct, frozen=True, array_like=True):
     merge_marks: tuple[MergeMark, ...]
     seal: Seal | None
     expires_at: int
+    closed_until: int = 0
 
     def is_live(self, now: int) -> bool:
         """Return whether the record has not expired."""
@@ -98,6 +101,10 @@ class Record(Struct, frozen=True, array_like=True):
     def without_seal(self) -> Record:
         """Return the record with its cart open for writes."""
         return self if self.seal is None else structs.replace(self, seal=None)
+
+    def merged_away(self, closed_until: int) -> Record:
+        """Return the record without its cart, which was merged into another one; closed until then."""
+        return structs.replace(self, cart=None, seal=None, closed_until=closed_until)
 
     def with_key(self, key: IdempotencyKey | None) -> Record:
         """Return the record with this Idempotency-Key added, unless it is None."""
@@ -134,8 +141,13 @@ class Policy(Struct, frozen=True):
 
     def new_revision(self, user_id: str, *, now: int, tag: str) -> Revision:
         """Return the metadata that a change at the time ``now`` gives the cart of this user."""
-        ttl = self.guest_ttl_ms if user_id.startswith(GUEST_PREFIX) else self.cart_ttl_ms
+        ttl = self.guest_ttl_ms if is_guest(user_id) else self.cart_ttl_ms
         return Revision(at=now, etag=tag, expires_at=now + ttl)
+
+
+def is_guest(user_id: str) -> bool:
+    """Return whether this is the user_id of a guest, whose cart lives shorter and is closed once it was merged."""
+    return user_id.startswith(GUEST_PREFIX)
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -181,6 +193,9 @@ def next_record(old: Record | None, new: Record, *, revision: Revision, policy: 
     ends = [key.at + policy.idempotency_ttl_ms for key in keys] + [mark.expires_at for mark in marks]
     if new.cart is not None:
         ends.append(new.cart.expires_at)
+    closed_until = new.closed_until if new.closed_until > revision.at else 0
+    if closed_until:
+        ends.append(closed_until)
     if not ends:
         return None
-    return Record(revision.etag, new.cart, tuple(keys), tuple(marks), new.seal, max(ends))
+    return Record(revision.etag, new.cart, tuple(keys), tuple(marks), new.seal, max(ends), closed_until)

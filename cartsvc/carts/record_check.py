@@ -15,14 +15,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cartsvc.carts.cart import MAX_VERSION, check_user_id
+from cartsvc.carts.cart import MAX_LIMITS, MAX_VERSION
 from cartsvc.carts.record import (
     CART_TTL_RANGE_MS,
     CLOCK_MARGIN_MS,
     IDEMPOTENCY_TTL_RANGE_MS,
     MAX_IDEMPOTENCY_KEYS,
     MAX_MARKS,
+    is_guest,
 )
+from cartsvc.carts.validation import check_user_id, metadata_faults
 from cartsvc.errors import Fault, InvalidRequest
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ def record_faults(user_id: str, record: Record, *, now: int) -> Iterator[Fault]:
     if record.cart is not None:
         yield from _cart_faults(record.cart)
     yield from _seal_faults(record)
+    yield from _closed_faults(user_id, record, now)
     yield from _key_faults(record.idempotency_keys)
     yield from _mark_faults(record)
     yield from _future_faults(record, now)
@@ -76,6 +79,7 @@ def _cart_faults(cart: Cart) -> Iterator[Fault]:
     if not least <= cart.expires_at - cart.updated_at <= most:
         detail = f"A cart expires {least // 1000} second to {most // 86_400_000} days after its last change."
         yield Fault("/cart/expires_at", detail)
+    yield from metadata_faults(dict(cart.metadata), "/cart", MAX_LIMITS)
     for number, item in enumerate(cart.items):
         if item.added_at > cart.updated_at + CLOCK_TOLERANCE_MS:
             yield Fault(f"/cart/items/{number}/added_at", "An item is not added after the cart's last change.")
@@ -91,6 +95,18 @@ def _seal_faults(record: Record) -> Iterator[Fault]:
         yield Fault("/seal/at", "A cart is sealed after its last change and before it expires.")
     if any(mark.merge_id == seal.merge_id for mark in record.merge_marks):
         yield Fault("/seal/merge_id", "One merge does not take this cart both as its source and as its target.")
+
+
+def _closed_faults(user_id: str, record: Record, now: int) -> Iterator[Fault]:
+    """Yield what is wrong with a guest's record that is closed because its cart was merged into another one."""
+    if not record.closed_until:
+        return
+    if not is_guest(user_id):
+        yield Fault("/closed_until", "Only the record of a guest is closed.")
+    if record.cart is not None:
+        yield Fault("/closed_until", "A closed record has no cart.")
+    if record.closed_until > now + CLOCK_TOLERANCE_MS + CART_TTL_RANGE_MS[1]:
+        yield Fault("/closed_until", "A record is closed for the longest life of a cart at most.")
 
 
 def _key_faults(keys: Sequence[IdempotencyKey]) -> Iterator[Fault]:
@@ -166,12 +182,12 @@ def _pruned_faults(record: Record) -> Iterator[Fault]:
 
 def _expiry_faults(record: Record) -> Iterator[Fault]:
     """Yield a wrong expiry. Past settings decided how long keys live, so their end is known within bounds only."""
-    if record.cart is None and not record.idempotency_keys and not record.merge_marks:
-        yield Fault("", "A record has a cart, a key or a mark.")
+    if record.cart is None and not (record.idempotency_keys or record.merge_marks or record.closed_until):
+        yield Fault("", "A record has a cart, a key or a mark, or is closed.")
         return
-    ends = [] if record.cart is None else [record.cart.expires_at]
+    ends = [record.closed_until] if record.cart is None else [record.cart.expires_at]
     ends += [mark.expires_at for mark in record.merge_marks]
     least = [key.at + IDEMPOTENCY_TTL_RANGE_MS[0] for key in record.idempotency_keys]
     most = [key.at + IDEMPOTENCY_TTL_RANGE_MS[1] for key in record.idempotency_keys]
     if not max(ends + least) <= record.expires_at <= max(ends + most):
-        yield Fault("/expires_at", "A record expires with the last of its cart, keys and marks.")
+        yield Fault("/expires_at", "A record expires with the last of its cart, keys, marks and closing.")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from cartsvc.carts import cart as carts
 from cartsvc.carts.cart import Cart, Revision
@@ -14,21 +14,25 @@ from cartsvc.carts.conditions import (
     Outcome,
     StaleSeal,
     WriteConditions,
+    check_open,
     check_preconditions,
-    check_seal,
     new_idempotency_key,
     replay,
 )
 from cartsvc.carts.record import EMPTY, GUEST_PREFIX, next_record
+from cartsvc.carts.update import check_items, update_items
+from cartsvc.carts.validation import MAX_LINES, validate_changes, validate_metadata, validate_new_items
 from cartsvc.errors import CartNotFound, CartSealed, StoreFull
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from cartsvc.carts.cart import Item, ItemChange, NewItem, Strategy
+    from cartsvc.carts.cart import Item
+    from cartsvc.carts.combine import OnLimit, Strategy
     from cartsvc.carts.merge import Merger
     from cartsvc.carts.record import Policy, Record
     from cartsvc.carts.store import CartStore
+    from cartsvc.carts.validation import ItemChange, NewItem
 
 _MAX_ATTEMPTS = 8  # a cart can be sealed again between resolving and writing, which is rare
 
@@ -47,7 +51,7 @@ class CartService:
 
     ``clock`` returns milliseconds since the epoch, ``new_tag`` a token that was never returned before, and
     ``new_guest`` one that cannot be guessed. Every write takes the conditions of its request. In addition to the errors
-    that its docstring lists and those of the store, it may raise IdempotencyKeyReused, CartSealed and
+    that its docstring lists and those of the store, it may raise IdempotencyKeyReused, CartMerged, CartSealed and
     PreconditionFailed. A method that raises has changed nothing.
     """
 
@@ -77,10 +81,22 @@ class CartService:
         cart = _require_cart(self.get(user_id))
         return cart, carts.find_item(cart, item_id)
 
-    def add(self, user_id: str, new_items: Sequence[NewItem], *, conditions: WriteConditions) -> Outcome:
-        """Add all the items, or none. Raises InvalidRequest, LimitExceeded, CurrencyMismatch."""
+    def add(
+        self,
+        user_id: str,
+        new_items: Sequence[NewItem],
+        *,
+        currency: str | None = None,
+        conditions: WriteConditions,
+    ) -> Outcome:
+        """Add all the items, or none; ``currency`` applies to items that have none.
+
+        Raises InvalidRequest, LimitExceeded, CurrencyMismatch.
+        """
         limits = self._policy.limits
-        additions = carts.validate_new_items(new_items, limits=limits, at=self._clock())
+        additions = validate_new_items(
+            new_items, limits=limits, at=self._clock(), currency=currency, max_lines=MAX_LINES
+        )
 
         def rule(cart: Cart | None, revision: Revision) -> Cart:
             return carts.add(cart, additions, limits=limits, revision=revision)
@@ -88,29 +104,54 @@ class CartService:
         return self._write(user_id, Write(rule), conditions=conditions)
 
     def replace(
-        self, user_id: str, new_items: Sequence[NewItem], *, currency: str | None, conditions: WriteConditions
+        self,
+        user_id: str,
+        new_items: Sequence[NewItem],
+        *,
+        currency: str | None,
+        metadata: Mapping[str, str] | None = None,
+        conditions: WriteConditions,
     ) -> Outcome:
         """Replace the items of the cart by these; ``currency`` applies to items that have none.
 
-        The status is 201 if the cart was absent. Raises InvalidRequest.
+        ``metadata`` None keeps that of the cart. The status is 201 if the cart was absent. Raises InvalidRequest,
+        LimitExceeded.
         """
-        additions = carts.validate_new_items(new_items, limits=self._policy.limits, at=self._clock(), currency=currency)
+        limits = self._policy.limits
+        additions = validate_new_items(new_items, limits=limits, at=self._clock(), currency=currency)
+        pairs = validate_metadata(metadata, limits=limits)
 
         def rule(cart: Cart | None, revision: Revision) -> Cart:
-            return carts.replace(cart, additions, revision=revision)
+            return carts.replace(cart, additions, metadata=pairs, limits=limits, revision=revision)
 
         return self._write(user_id, Write(rule, status_if_absent=201), conditions=conditions)
 
-    def set_item(self, user_id: str, item_id: str, change: ItemChange, *, conditions: WriteConditions) -> Outcome:
-        """Set the quantity or price of an item. Raises InvalidRequest, NotFound, LimitExceeded, CurrencyMismatch."""
+    def update(self, user_id: str, metadata: Mapping[str, str], *, conditions: WriteConditions) -> Outcome:
+        """Set the metadata of the cart itself. Raises InvalidRequest, CartNotFound, LimitExceeded."""
         limits = self._policy.limits
-        carts.check_change(change, limits=limits)
+        pairs = validate_metadata(metadata, limits=limits) or ()
 
         def rule(cart: Cart | None, revision: Revision) -> Cart:
-            return carts.set_item(_require_cart(cart), item_id, change, limits=limits, revision=revision)
+            return carts.set_metadata(_require_cart(cart), pairs, limits=limits, revision=revision)
 
-        precheck = partial(_require_item, item_id=item_id)
+        return self._write(user_id, Write(rule, _require_cart), conditions=conditions)
+
+    def update_items(self, user_id: str, changes: Sequence[ItemChange], *, conditions: WriteConditions) -> Outcome:
+        """Apply all the changes of items, or none. Raises InvalidRequest, NotFound, LimitExceeded, CurrencyMismatch."""
+        limits = self._policy.limits
+        validated = validate_changes(changes, limits=limits)
+
+        def precheck(cart: Cart | None) -> None:
+            check_items(_require_cart(cart), validated)
+
+        def rule(cart: Cart | None, revision: Revision) -> Cart:
+            return update_items(_require_cart(cart), validated, limits=limits, revision=revision)
+
         return self._write(user_id, Write(rule, precheck), conditions=conditions)
+
+    def update_item(self, user_id: str, item_id: str, change: ItemChange, *, conditions: WriteConditions) -> Outcome:
+        """Apply one change to the item with this id. Raises as :meth:`update_items`."""
+        return self.update_items(user_id, [structs.replace(change, item_id=item_id)], conditions=conditions)
 
     def remove_item(self, user_id: str, item_id: str, *, conditions: WriteConditions) -> Outcome:
         """Remove one item. Raises CartNotFound, ItemNotFound."""
@@ -125,16 +166,30 @@ class CartService:
         """Remove the cart. The status is 204. Raises CartNotFound."""
         return self._write(user_id, _REMOVE, conditions=conditions)
 
-    def merge(self, user_id: str, source: str, strategy: Strategy, *, conditions: WriteConditions) -> Outcome:
+    def merge(
+        self,
+        user_id: str,
+        source: str,
+        strategy: Strategy,
+        on_limit: OnLimit = "refuse",
+        *,
+        conditions: WriteConditions,
+    ) -> Outcome:
         """Move the items of the cart ``source`` into this cart, and remove the source.
 
-        Raises InvalidRequest, LimitExceeded, CurrencyMismatch, MergeAborted, TooManyMerges.
+        With ``on_limit`` "clamp", what exceeds a limit is cut, and listed in the outcome's ``adjustments``. Raises
+        InvalidRequest, LimitExceeded, CurrencyMismatch, MergeAborted, TooManyMerges.
         """
         with self._store.operation():
-            return self._merger.merge(user_id, source, strategy, conditions=conditions)
+            return self._merger.merge(user_id, source, strategy, on_limit, conditions=conditions)
 
-    def new_guest(self) -> str:
-        """Return a user_id for a shopper without an account. It stores nothing; the first write creates the cart."""
+    def new_guest(self, known: str | None = None) -> str:
+        """Return a user_id for a shopper without an account. It stores nothing; the first write creates the cart.
+
+        This is the guest that is ``known`` already, unless that guest's cart was merged into another cart.
+        """
+        if known is not None and (self._store.get(known) or EMPTY).closed_until <= self._clock():
+            return known
         return GUEST_PREFIX + self._new_guest()
 
     def check_ready(self) -> Literal["ok", "full"]:
@@ -174,7 +229,7 @@ class CartService:
         repeated = replay(record, conditions, now=revision.at, policy=self._policy)
         if repeated is not None:
             return record, repeated
-        check_seal(user_id, record, now=revision.at)
+        check_open(user_id, record, now=revision.at)
         before = (record or EMPTY).cart_at(revision.at)
         if write.precheck is not None:
             write.precheck(before)

@@ -116,4 +116,4 @@ def allowed_when_full(old: Record | None, new: Record) -> bool:
         return False
     if new.cart is None or old.cart is None:
         return new.cart is None
-    return stored_size(new.cart.items) <= stored_size(old.cart.items)
+    return stored_size(new.cart.items, new.cart.metadata) <= stored_size(old.cart.items, old.cart.metadata)

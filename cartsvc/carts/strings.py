@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import cache
 
 from msgspec import Struct, structs
 
@@ -22,6 +23,8 @@ _LINES = rf"[\t\n\r{_BASIC}]*(?:{_OTHER_PLANES}[\t\n\r{_BASIC}]*)*"
 
 # The most characters that NFC makes of one: U+FB2C becomes three (Unicode Standard Annex 15, "maximum expansion").
 NFC_GROWTH = 3
+# The characters that NFC adds to another one without being combining characters (canonical combining class 0).
+GROWN = "\u0fb5\u0fb7"
 
 
 class StringRule(Struct, frozen=True):
@@ -36,9 +39,25 @@ class StringRule(Struct, frozen=True):
 
     def allows(self, text: str) -> bool:
         """Return whether the text is such a string."""
-        if len(text) < self.min_length or (self.max_length is not None and len(text) > self.max_length):
+        return len(text) >= self.min_length and not self.is_too_long(text) and self.has_pattern(text)
+
+    def is_too_long(self, text: str) -> bool:
+        """Return whether the text exceeds the maximum length.
+
+        Normalisation can make a text longer, so a text of a response may exceed the maximum, and still be sent back:
+        combining characters of a text in NFC count up to the maximum only, and at most NFC_GROWTH times as many
+        characters are allowed.
+        """
+        most = self.max_length
+        if most is None or len(text) <= most:
             return False
-        return re.fullmatch(self.pattern, text) is not None
+        if len(text) > most * NFC_GROWTH or not unicodedata.is_normalized("NFC", text):
+            return True
+        return sum([not (unicodedata.combining(each) or each in GROWN) for each in text]) > most
+
+    def has_pattern(self, text: str) -> bool:
+        """Return whether all of the text matches the pattern."""
+        return _compiled(self.pattern).fullmatch(text) is not None
 
     def up_to(self, max_length: int) -> StringRule:
         """Return this rule with another maximum length."""
@@ -60,6 +79,10 @@ PRODUCT_ID = StringRule(_ONE_LINE, 1, 128)
 STORED_PRODUCT_ID = StringRule(_ONE_LINE, 1, 128 * NFC_GROWTH)
 OPTION_NAME = StringRule(_ONE_LINE, 1)
 OPTION_VALUE = StringRule(_LINES)
+METADATA_NAME = StringRule(_ONE_LINE, 1, 64)
+METADATA_VALUE = StringRule(_LINES)
+
+_compiled = cache(re.compile)  # re's own cache takes twice the time
 
 
 def normalise(text: str) -> str:

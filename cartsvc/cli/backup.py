@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta, Struct, structs
 
-from cartsvc.carts.cart import MAX_LIMITS, Cart, NewItem, Strategy, validate_new_items
+from cartsvc.carts.cart import MAX_LIMITS, Cart, sorted_pairs
+from cartsvc.carts.combine import Strategy
 from cartsvc.carts.record import DIGEST_BYTES, IdempotencyKey, MergeMark, Record, Seal
 from cartsvc.carts.record_check import record_faults
+from cartsvc.carts.validation import NewItem, validate_new_items
 from cartsvc.errors import Fault, InvalidRequest, RecordUnreadable, pointer_segment
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ class _Item(Struct, forbid_unknown_fields=True):
     quantity: int
     unit_price: int | None
     added_at: _Time
+    metadata: dict[str, str] = {}
 
 
 class _Cart(Struct, forbid_unknown_fields=True):
@@ -66,6 +69,7 @@ class _Cart(Struct, forbid_unknown_fields=True):
     created_at: _Time
     updated_at: _Time
     expires_at: _Time
+    metadata: dict[str, str] = {}
 
 
 class _Seal(Struct, forbid_unknown_fields=True):
@@ -98,6 +102,7 @@ class _Line(Struct, forbid_unknown_fields=True):
     seal: _Seal | None
     keys: list[_Key]
     marks: list[_Mark]
+    closed_until: _Time | None = None
 
 
 # ---- writing ----
@@ -124,16 +129,25 @@ def _to_line(user_id: str, record: Record) -> _Line:
             _Mark(mark.merge_id, mark.source, mark.done, _Time(mark.at), _Time(mark.source_expires_at))
             for mark in record.merge_marks
         ],
+        _Time(record.closed_until) if record.closed_until else None,
     )
 
 
 def _to_cart(cart: Cart) -> _Cart:
     items = [
-        _Item(item.item_id, item.product_id, dict(item.options), item.quantity, item.unit_price, _Time(item.added_at))
+        _Item(
+            item.item_id,
+            item.product_id,
+            dict(item.options),
+            item.quantity,
+            item.unit_price,
+            _Time(item.added_at),
+            dict(item.metadata),
+        )
         for item in cart.items
     ]
     times = (_Time(cart.created_at), _Time(cart.updated_at), _Time(cart.expires_at))
-    return _Cart(cart.etag, cart.version, items, cart.currency, *times)
+    return _Cart(cart.etag, cart.version, items, cart.currency, *times, dict(cart.metadata))
 
 
 _encoder = msgspec.json.Encoder(enc_hook=str)  # of _Time; msgspec knows the other types
@@ -179,6 +193,7 @@ def _from_line(line: _Line, tag: str) -> Record:
         ),
         None if seal is None else Seal(seal.merge_id, seal.target, seal.strategy, seal.at.ms),
         line.expires_at.ms,
+        0 if line.closed_until is None else line.closed_until.ms,
     )
 
 
@@ -201,7 +216,15 @@ def _from_cart(cart: _Cart) -> Cart:
     """Return the cart. Raise InvalidRequest unless the rules of carts create the same cart from its content."""
     pointers = [f"/cart/items/{number}" for number in range(len(cart.items))]
     new_items = [
-        NewItem(item.product_id, item.quantity, item.options, item.unit_price, _currency(cart, item), pointer)
+        NewItem(
+            item.product_id,
+            item.quantity,
+            item.options,
+            item.unit_price,
+            _currency(cart, item),
+            pointer,
+            item.metadata,
+        )
         for item, pointer in zip(cart.items, pointers, strict=True)
     ]
     # The limits are the greatest that settings allow, because the backup may come from a shop with larger ones. Texts
@@ -220,7 +243,7 @@ def _from_cart(cart: _Cart) -> Cart:
         raise InvalidRequest(faults)
     items = [structs.replace(new, added_at=item.added_at.ms) for new, item in zip(made, cart.items, strict=True)]
     times = (cart.created_at.ms, cart.updated_at.ms, cart.expires_at.ms)
-    return Cart(cart.etag, cart.version, tuple(items), cart.currency, *times)
+    return Cart(cart.etag, cart.version, tuple(items), cart.currency, *times, sorted_pairs(cart.metadata))
 
 
 def _currency(cart: _Cart, item: _Item) -> str | None:

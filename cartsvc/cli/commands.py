@@ -16,8 +16,9 @@ import msgspec
 from msgspec import structs
 
 from cartsvc.carts import record as records
-from cartsvc.carts.cart import check_user_id, is_user_id
+from cartsvc.carts.cart import is_user_id
 from cartsvc.carts.record import GUEST_PREFIX, Record
+from cartsvc.carts.validation import check_user_id
 from cartsvc.cli.backup import read_line, write_line
 from cartsvc.errors import CartsvcError, InvalidRequest, OutcomeUnknown, RecordUnreadable, StoreError, driver_words
 

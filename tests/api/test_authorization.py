@@ -67,6 +67,8 @@ CALLS = {
     ("POST", "/cart/<user_id>"): Call(200, SKU),
     ("PUT", "/cart/<user_id>"): Call(200, {"items": [SKU]}),
     ("DELETE", "/cart/<user_id>"): Call(204),
+    ("PATCH", "/cart/<user_id>"): Call(200, {"metadata": {"note": "x"}}),
+    ("PATCH", "/cart/<user_id>/items"): Call(200, {"items": [{"item_id": "sku-1", "quantity": 2}]}),
     ("POST", "/cart/<user_id>/items"): Call(200, {"items": [SKU]}),
     ("GET", "/cart/<user_id>/items/<item_id>"): Call(200),
     ("PATCH", "/cart/<user_id>/items/<item_id>"): Call(200, {"quantity": 2}),
@@ -246,6 +248,20 @@ def test_a_guests_token_is_renewed(client: Client) -> None:
     assert [each.headers["Cache-Control"] for each in (first, second)] == ["no-store", "no-store"]
     cart = client.get(f"/cart/{user_id}", headers=bearing(second.json["token"]))
     assert cart.json["total_quantity"] == 1
+
+
+def test_the_token_of_a_merged_guest_gives_a_new_guest(client: Client) -> None:
+    """Its cart takes no more writes, and reads as absent; the new guest's does."""
+    guest = client.post("/cart").json
+    path, headers = f"/cart/{guest['user_id']}", bearing(guest["token"])
+    client.post(path, json=SKU, headers=headers)
+    body = {"from_user_id": guest["user_id"], "from_token": guest["token"]}
+    assert client.post(f"{HERS}/merge", json=body, headers=bearing(token())).status_code == 200
+    assert problem(client.post(path, json=SKU, headers=headers)) == (409, "cart-merged")
+    assert client.get(path, headers=headers).json["version"] == 0
+    new = client.post("/cart", headers=headers).json
+    assert new["user_id"] != guest["user_id"]
+    assert client.post(f"/cart/{new['user_id']}", json=SKU, headers=bearing(new["token"])).status_code == 200
 
 
 def test_a_merge_needs_the_right_to_both_carts(client: Client) -> None:

@@ -34,6 +34,7 @@ def test_an_absent_cart_reads_as_one_without_items(client: Client) -> None:
         "total_quantity": 0,
         "currency": None,
         "subtotal": 0,
+        "metadata": {},
         "created_at": None,
         "updated_at": None,
         "expires_at": None,
@@ -68,17 +69,20 @@ def test_adding_makes_the_cart(clock: FakeClock) -> None:
                 "options": {"colour": "red", "size": "M"},
                 "quantity": 2,
                 "unit_price": 1999,
+                "currency": "EUR",
                 "line_total": 3998,
-                "added_at": "2026-01-02T03:04:05Z",
+                "metadata": {},
+                "added_at": "2026-01-02T03:04:05.678Z",
             }
         ],
         "item_count": 1,
         "total_quantity": 2,
         "currency": "EUR",
         "subtotal": 3998,
-        "created_at": "2026-01-02T03:04:05Z",
-        "updated_at": "2026-01-02T03:04:05Z",
-        "expires_at": "2026-02-01T03:04:05Z",
+        "metadata": {},
+        "created_at": "2026-01-02T03:04:05.678Z",
+        "updated_at": "2026-01-02T03:04:05.678Z",
+        "expires_at": "2026-02-01T03:04:05.678Z",
     }
     assert client.get("/cart/alice").json == response.json
 
@@ -226,11 +230,11 @@ def test_put_back_an_edited_cart(clock: FakeClock) -> None:
     assert after.status_code == 200
     assert after.headers["ETag"] != before.headers["ETag"]
     assert _items(client, "product_id", "quantity", "unit_price", "added_at") == [
-        ("b", 7, None, "2026-01-02T03:04:05Z"),
-        ("sku-1", 2, 5, "2026-01-02T03:04:05Z"),
+        ("b", 7, None, "2026-01-02T03:04:05.678Z"),
+        ("sku-1", 2, 5, "2026-01-02T03:04:05.678Z"),
     ]
     assert (after.json["version"], after.json["currency"]) == (3, "EUR")
-    assert after.json["updated_at"] == "2026-01-03T03:04:05Z"
+    assert after.json["updated_at"] == "2026-01-03T03:04:05.678Z"
 
 
 def test_an_absent_cart_can_be_put_back(client: Client) -> None:
@@ -329,9 +333,9 @@ def test_a_changed_cart_slides_its_expiry(clock: FakeClock) -> None:
     clock.advance(DAY)
     client.get("/cart/alice")
     client.patch("/cart/alice/items/sku-1", json={"quantity": 2})
-    assert client.get("/cart/alice").json["expires_at"] == "2026-02-01T03:04:05Z"
+    assert client.get("/cart/alice").json["expires_at"] == "2026-02-01T03:04:05.678Z"
     client.patch("/cart/alice/items/sku-1", json={"quantity": 3})
-    assert client.get("/cart/alice").json["expires_at"] == "2026-02-02T03:04:05Z"
+    assert client.get("/cart/alice").json["expires_at"] == "2026-02-02T03:04:05.678Z"
 
 
 def test_an_expired_cart_is_absent(clock: FakeClock) -> None:

@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from cartsvc.carts.record import Seal
-from tests.support.api_client import JSON, MALFORMED_TAGS, SUFFIXES, make_client, pointers, problem, state
+from tests.support.api_client import JSON, MALFORMED_TAGS, SUFFIXES, cart_of, make_client, problem, state
 from tests.support.memory_store import MemoryStore
 
 if TYPE_CHECKING:
@@ -45,8 +45,17 @@ class Write(NamedTuple):
 WRITES = {
     "add": Write("POST", "", SKU, SKU | {"quantity": 3}, 200, 200),
     "put": Write("PUT", "", {"items": [SKU | {"quantity": 7}]}, {"items": []}, 200, 201),
+    "update": Write("PATCH", "", {"metadata": {"note": "x"}}, {"metadata": {}}, 200, 404),
     "delete": Write("DELETE", "", None, None, 204, 404),
     "add-items": Write("POST", "/items", {"items": [SKU]}, {"items": [SKU, SKU]}, 200, 200),
+    "patch-items": Write(
+        "PATCH",
+        "/items",
+        {"items": [{"item_id": "sku-1", "quantity": 9}]},
+        {"items": [{"item_id": "sku-1", "quantity": 8}]},
+        200,
+        404,
+    ),
     "patch": Write("PATCH", "/items/sku-1", {"quantity": 9}, {"quantity": 8}, 200, 404),
     "delete-item": Write("DELETE", "/items/sku-1", None, None, 200, 404),
     "merge": Write("POST", "/merge", {"from_user_id": "guest-1"}, {"from_user_id": "guest-2"}, 200, 200),
@@ -362,7 +371,7 @@ def test_a_replay_shows_what_is_there_now(cart: Client, write: Write) -> None:
     again = write.send(cart, headers)
     assert (again.status_code, again.headers[REPLAYED]) == (write.status, "true")
     if write.status != 204:
-        assert (again.headers["ETag"], again.json) == now
+        assert (again.headers["ETag"], cart_of(again)) == now
     assert state(cart) == now
 
 
@@ -402,7 +411,7 @@ def test_a_replay_asks_no_precondition(cart: Client, write: Write) -> None:
     assert problem(write.send(cart, headers | {"If-Match": "old"})) == (400, "bad-request")
 
 
-@pytest.mark.parametrize("name", ["put", "patch", "merge"])
+@pytest.mark.parametrize("name", ["put", "update", "patch-items", "patch", "merge"])
 def test_a_write_that_changes_nothing_is_remembered(cart: Client, name: str) -> None:
     """It was accepted; if the cart has changed since, its retry must not change it back."""
     write, headers = WRITES[name], {"Idempotency-Key": "k"}
@@ -410,10 +419,8 @@ def test_a_write_that_changes_nothing_is_remembered(cart: Client, name: str) -> 
     unchanged = tag_of(cart)
     assert write.send(cart, headers).headers["ETag"] == unchanged
     cart.put("/cart/alice", json={"items": [SKU | {"quantity": 77}]})
-    cart.put("/cart/guest-1", json={"items": [SKU]})
     again = write.send(cart, headers)
     assert (again.headers[REPLAYED], again.json["total_quantity"]) == ("true", 77)
-    assert cart.get("/cart/guest-1").json["total_quantity"] == 2
 
 
 @EACH
@@ -634,7 +641,7 @@ def test_the_order_of_refusals(clock: FakeClock) -> None:
     _seal(store, clock.now)
     for write in (*WRITES.values(), WRITES["patch"]._replace(rest="/items/none"), WRITES["patch"]._replace(body=wrong)):
         refused = write.send(client, old)
-        assert (problem(refused), pointers(refused)) == ((409, "cart-sealed"), [""])
+        assert (problem(refused), "errors" in refused.json) == ((409, "cart-sealed"), False)
         assert refused.headers["Retry-After"] == "5"
     assert problem(client.patch(path, json=body, headers=known)) == REUSED
     again = client.put("/cart/alice", json={"items": [PRICED]}, headers=known | old)

@@ -78,14 +78,14 @@ def test_making_guests_allocates_nothing(clock: FakeClock) -> None:
 @pytest.mark.parametrize(
     ("environ", "user_id", "expires_at"),
     [
-        ({}, "guest-1", "2026-01-09T03:04:05Z"),
-        ({}, "alice", "2026-02-01T03:04:05Z"),
-        ({}, "guest", "2026-02-01T03:04:05Z"),
-        ({}, "Guest-1", "2026-02-01T03:04:05Z"),
-        ({"CARTSVC_GUEST_TTL": "60"}, "guest-1", "2026-01-02T03:05:05Z"),
-        ({"CARTSVC_GUEST_TTL": "60"}, "alice", "2026-02-01T03:04:05Z"),
-        ({"CARTSVC_CART_TTL": "60"}, "guest-1", "2026-01-09T03:04:05Z"),
-        ({"CARTSVC_CART_TTL": "60"}, "alice", "2026-01-02T03:05:05Z"),
+        ({}, "guest-1", "2026-01-09T03:04:05.678Z"),
+        ({}, "alice", "2026-02-01T03:04:05.678Z"),
+        ({}, "guest", "2026-02-01T03:04:05.678Z"),
+        ({}, "Guest-1", "2026-02-01T03:04:05.678Z"),
+        ({"CARTSVC_GUEST_TTL": "60"}, "guest-1", "2026-01-02T03:05:05.678Z"),
+        ({"CARTSVC_GUEST_TTL": "60"}, "alice", "2026-02-01T03:04:05.678Z"),
+        ({"CARTSVC_CART_TTL": "60"}, "guest-1", "2026-01-09T03:04:05.678Z"),
+        ({"CARTSVC_CART_TTL": "60"}, "alice", "2026-01-02T03:05:05.678Z"),
     ],
 )
 def test_how_long_a_guests_cart_lives(clock: FakeClock, environ: dict[str, str], user_id: str, expires_at: str) -> None:

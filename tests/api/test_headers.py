@@ -209,7 +209,7 @@ def test_an_allowed_origin_reads_answers(shop: Client, origin: str) -> None:
         ("POST", "/cart/alice", {"data": b"{", "content_type": "application/json"}, 400),
         ("GET", "/nope", {}, 404),
         ("GET", "/cart/alice/items/x", {}, 404),
-        ("PATCH", "/cart/alice", {}, 405),
+        ("PATCH", "/cart/alice/merge", {}, 405),
         ("POST", "/cart/alice", {"json": SKU | {"quantity": 999}}, 409),
         ("DELETE", "/cart/alice", {"headers": {"If-Match": '"old"'}}, 412),
         ("POST", "/cart/alice", {"data": b" " * 200_000, "content_type": "application/json"}, 413),

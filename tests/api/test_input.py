@@ -343,7 +343,7 @@ def test_unknown_members(client: Client, call: Call, name: str) -> None:
     ("method", "path", "unknown"),
     [
         ("PUT", "/cart/alice", ["zap", "quantity", "product_id", "etag", "added_at", "line_total", "item_id"]),
-        ("POST", "/cart/alice/items", ["zap", "user_id", "version", "currency", "subtotal", "expires_at"]),
+        ("POST", "/cart/alice/items", ["zap", "user_id", "version", "metadata", "subtotal", "expires_at"]),
     ],
 )
 def test_unknown_members_beside_the_items(client: Client, method: str, path: str, unknown: list[str]) -> None:

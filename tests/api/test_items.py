@@ -37,8 +37,10 @@ def test_get_item(clock: FakeClock) -> None:
             "options": {},
             "quantity": 2,
             "unit_price": 1999,
+            "currency": "EUR",
             "line_total": 3998,
-            "added_at": "2026-01-02T03:04:05Z",
+            "metadata": {},
+            "added_at": "2026-01-02T03:04:05.678Z",
         },
     )
     cart = client.get("/cart/alice")
@@ -108,8 +110,11 @@ def test_patch_to_zero_removes(cart: Client, price: dict[str, object]) -> None:
         ({"quantity": -1}, ["/quantity"]),
         ({"quantity": 1000}, ["/quantity"]),
         ({"quantity": 1, "unit_price": -1, "currency": "eur"}, ["/unit_price", "/currency"]),
-        ({"quantity": 1, "product_id": "sku-1"}, ["/product_id"]),
-        ({"quantity": 1, "options": {}}, ["/options"]),
+        ({"product_id": "sku-1"}, [""]),
+        ({"quantity": "3"}, ["/quantity"]),  # and not that nothing is to be changed
+        ({"quantity": 1, "product_id": "other"}, ["/product_id"]),
+        ({"quantity": 1, "options": {"": "x"}, "metadata": {"n": "\0"}}, ["/options", "/metadata/n"]),
+        ({"quantity": "1", "unit_price": -1, "currency": "EUR", "zap": 1}, ["/quantity", "/zap", "/unit_price"]),
     ],
 )
 def test_patch_refuses(cart: Client, body: dict[str, object], wrong: list[str]) -> None:

@@ -9,13 +9,13 @@ from msgspec import structs
 
 from cartsvc.carts.cart import Limits
 from cartsvc.carts.record import MergeMark, Seal
-from tests.support.api_client import make_client, pointers, problem, state
+from tests.support.api_client import cart_of, make_client, pointers, problem, state
 from tests.support.memory_store import MemoryStore
 
 if TYPE_CHECKING:
     from werkzeug.test import TestResponse
 
-    from cartsvc.carts.cart import Strategy
+    from cartsvc.carts.combine import Strategy
     from tests.support.api_client import Client
     from tests.support.clock import FakeClock
 
@@ -91,11 +91,12 @@ def test_strategies(client: Client, strategy: str, expected: list[object]) -> No
     put(client, "guest-1", line("both", 5, 20), line("both", 6, 30, size="M"), line("theirs", 4), line("bare", 1, 40))
     response = client.post(MERGE, json=GUEST | {"strategy": strategy})
     assert response.status_code == 200
-    assert (response.headers["ETag"], response.json) == state(client)
+    assert response.json["adjustments"] == []
+    assert (response.headers["ETag"], cart_of(response)) == state(client)
     assert sorted(items(client, "alice"), key=repr) == sorted(expected, key=repr)
     assert (response.json["version"], response.json["currency"]) == (2, "EUR")
     assert state(client, "guest-1")[1]["version"] == 0
-    assert problem(client.delete("/cart/guest-1")) == (404, "cart-not-found")
+    assert problem(client.delete("/cart/guest-1")) == (409, "cart-merged")
 
 
 def test_what_was_there_stays_in_front(client: Client) -> None:
@@ -132,7 +133,8 @@ def test_from_an_absent_cart(client: Client, strategy: str, target: str) -> None
     before = state(client)
     response = client.post(MERGE, json=GUEST | {"strategy": strategy})
     assert response.status_code == 200
-    assert (response.headers.get("ETag"), response.json) == before == state(client)
+    assert response.json["adjustments"] == []
+    assert (response.headers.get("ETag"), cart_of(response)) == before == state(client)
 
 
 @pytest.mark.parametrize("strategy", ["sum", "max", "keep"])
@@ -145,11 +147,13 @@ def test_from_an_empty_cart(client: Client, strategy: str) -> None:
 
 
 def test_a_guest_signs_in_and_out(client: Client) -> None:
-    """From POST /cart to the user's cart; the consumed guest's id can be used again, and be merged again."""
+    """From POST /cart to the user's cart; another tab that still has the guest's id adds nothing where none looks."""
     guest = client.post("/cart").json["user_id"]
-    for total in (2, 4):
+    for _ in range(2):
         client.post(f"/cart/{guest}", json=line("a", 2))
-        assert client.post(MERGE, json={"from_user_id": guest}).json["total_quantity"] == total
+        assert client.post(MERGE, json={"from_user_id": guest}).json["total_quantity"] == 2
+    assert problem(client.post(f"/cart/{guest}", json=line("a", 2))) == (409, "cart-merged")
+    assert client.get(f"/cart/{guest}").json["version"] == 0
 
 
 # ---- what the request alone breaks ----
@@ -176,6 +180,8 @@ def test_a_guest_signs_in_and_out(client: Client) -> None:
         (GUEST | {"strategy": ""}, "/strategy"),
         (GUEST | {"strategy": 1}, "/strategy"),
         (GUEST | {"strategy": ["sum"]}, "/strategy"),
+        (GUEST | {"on_limit": "cut"}, "/on_limit"),
+        (GUEST | {"on_limit": 1}, "/on_limit"),
         (GUEST | {"from_token": 7}, "/from_token"),
         (GUEST | {"zap": 1}, "/zap"),
         (GUEST | {"user_id": "alice"}, "/user_id"),
@@ -256,6 +262,55 @@ def test_another_currency_that_brings_no_price(client: Client, strategy: str) ->
     assert (response.json["currency"], response.json["items"][0]["unit_price"]) == ("EUR", 5)
 
 
+def test_a_rejection_names_the_item(client: Client) -> None:
+    """With the limit, and what it would have been: a page tells the shopper which one."""
+    put(client, "alice", line("a", 998), line("b", 1))
+    put(client, "guest-1", line("a", 6))
+    (fault,) = client.post(MERGE, json=GUEST).json["errors"]
+    assert fault.pop("detail") == "At most 999 of one item; this would make 1004."
+    expected = {"pointer": "/from_user_id", "code": "max_quantity", "limit": 999, "value": 1004, "item_id": "a"}
+    assert fault == expected
+
+
+def test_a_merge_within_the_limits() -> None:
+    """With clamp what does not fit is cut and listed, once; the source is deleted all the same."""
+    client = make_client(limits=Limits(max_quantity=9, max_items=3))
+    put(client, "alice", line("a", 5, 10), line("d", 1))
+    put(client, "guest-1", line("a", 5, 10), line("b", 2, 7, "EUR"), line("c", 1))
+    headers = {"Idempotency-Key": "k"}
+    assert problem(client.post(MERGE, json=GUEST | {"on_limit": "refuse"}, headers=headers)) == (409, "limit-exceeded")
+    body = GUEST | {"on_limit": "clamp"}
+    merged = client.post(MERGE, json=body, headers=headers)
+    assert merged.json["adjustments"] == [
+        {"item_id": "a", "code": "max_quantity", "requested": 10, "applied": 9},
+        {"item_id": "c", "code": "max_items", "requested": 1, "applied": 0},
+    ]
+    assert items(client, "alice") == [("a", {}, 9, 10), ("d", {}, 1, None), ("b", {}, 2, 7)]
+    assert state(client, "guest-1")[0] is None
+    again = client.post(MERGE, json=body, headers=headers)
+    assert (again.headers[REPLAYED], again.json["adjustments"]) == ("true", [])
+    assert problem(client.post(MERGE, json=GUEST, headers=headers)) == (422, "idempotency-key-reused")
+
+
+def test_another_currency_within_the_limits(client: Client) -> None:
+    """With clamp the item comes without its price."""
+    put(client, "alice", line("a", 1, 5))
+    put(client, "guest-1", line("b", 2, 7, "USD"))
+    merged = client.post(MERGE, json=GUEST | {"on_limit": "clamp"})
+    assert merged.json["adjustments"] == [{"item_id": "b", "code": "currency_mismatch", "requested": 2, "applied": 2}]
+    assert (items(client, "alice"), merged.json["currency"]) == ([("a", {}, 1, 5), ("b", {}, 2, None)], "EUR")
+
+
+@pytest.mark.parametrize("on_limit", ["refuse", "clamp"])
+def test_replacing_by_nothing(client: Client, on_limit: str) -> None:
+    """A guest who has put nothing aside does not empty the user's cart at sign-in."""
+    put(client, "alice", line("a", 1, 5))
+    put(client, "guest-1")
+    before = state(client)
+    merged = client.post(MERGE, json=GUEST | {"strategy": "replace", "on_limit": on_limit})
+    assert (merged.headers["ETag"], cart_of(merged)) == before == state(client)
+
+
 @pytest.mark.parametrize("source", ["there", "absent"])
 @pytest.mark.parametrize("headers", [{"If-Match": '"old"'}, {"If-None-Match": "*"}], ids=str)
 def test_a_precondition_is_of_the_target(client: Client, source: str, headers: dict[str, str]) -> None:
@@ -285,15 +340,15 @@ def test_the_tag_of_the_source_is_no_condition(client: Client) -> None:
 
 
 def test_a_repeated_merge_is_done_once(client: Client) -> None:
-    """Also when the guest has put something new aside in between: that is not taken."""
-    headers = {"Idempotency-Key": "k"}
+    """Also when the source has put something new aside in between: that is not taken."""
+    headers, source = {"Idempotency-Key": "k"}, {"from_user_id": "bob"}
     put(client, "alice", line("a", 1))
-    put(client, "guest-1", line("a", 2))
-    assert client.post(MERGE, json=GUEST, headers=headers).json["total_quantity"] == 3
-    put(client, "guest-1", line("a", 5))
-    again = client.post(MERGE, json=GUEST, headers=headers)
+    put(client, "bob", line("a", 2))
+    assert client.post(MERGE, json=source, headers=headers).json["total_quantity"] == 3
+    put(client, "bob", line("a", 5))
+    again = client.post(MERGE, json=source, headers=headers)
     assert (again.status_code, again.headers[REPLAYED], again.json["total_quantity"]) == (200, "true", 3)
-    assert client.get("/cart/guest-1").json["total_quantity"] == 5
+    assert client.get("/cart/bob").json["total_quantity"] == 5
 
 
 def test_a_repetition_without_a_key_adds_nothing(client: Client) -> None:
@@ -325,7 +380,6 @@ def test_another_merge_with_the_same_key(client: Client, other: dict[str, Any]) 
     for user_id in ("guest-1", "guest-2"):
         put(client, user_id, line("a", 2))
     client.post(MERGE, json=GUEST, headers=headers)
-    put(client, "guest-1", line("a", 2))
     before = both(client), state(client, "guest-2")
     assert problem(client.post(MERGE, json=other, headers=headers)) == (422, "idempotency-key-reused")
     assert (both(client), state(client, "guest-2")) == before
@@ -344,9 +398,9 @@ def test_a_consumed_cart_still_knows_its_keys(client: Client) -> None:
 def test_the_key_of_a_merge_is_the_targets(client: Client) -> None:
     """The source has not heard of it."""
     headers = {"Idempotency-Key": "k"}
-    put(client, "guest-1", line("a", 2))
-    client.post(MERGE, json=GUEST, headers=headers)
-    response = client.post("/cart/guest-1", json=line("a", 1), headers=headers)
+    put(client, "bob", line("a", 2))
+    client.post(MERGE, json={"from_user_id": "bob"}, headers=headers)
+    response = client.post("/cart/bob", json=line("a", 1), headers=headers)
     assert (response.status_code, REPLAYED in response.headers) == (200, False)
 
 

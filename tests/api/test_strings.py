@@ -14,8 +14,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cartsvc.carts.cart import MAX_LIMITS, option_rules
+from cartsvc.carts.cart import MAX_LIMITS
 from cartsvc.carts.strings import CURRENCY, PRODUCT_ID, STORED_PRODUCT_ID, USER_ID, StringRule
+from cartsvc.carts.validation import option_rules
 from tests.support.api_client import make_client
 from tests.support.node import Ecma, ecma
 

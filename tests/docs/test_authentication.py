@@ -30,7 +30,7 @@ _SECURITY = (_DOCS / "security.md").read_text()
 _OF_AUTH = re.compile(r"CARTSVC_(AUTH|JWT_\w+|GUEST_\w+)")
 _NEXT = "----- next -----"
 _MASKS = (
-    (re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"), "(time)"),
+    (re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"), "(time)"),
     (re.compile(r"guest-[\w-]{22}"), "(guest)"),
     # The header contains only the type, so it is always the same; the claims and the signature vary.
     (re.compile(r"(eyJhbGciOiJIUzI1NiIsInR5cCI6ImNhcnRzdmMtZ3Vlc3Qrand0In0)\.eyJ[\w.-]+"), r"\1.(claims)"),

@@ -16,9 +16,9 @@ import pytest
 
 from cartsvc import create_app
 from cartsvc.api.problems import PROBLEM_BY_ERROR, PROBLEM_BY_STATUS
-from cartsvc.api.schemas import CART_SCHEMA, ITEM_SCHEMA
-from cartsvc.carts.cart import STRATEGIES
-from cartsvc.errors import SettingsError
+from cartsvc.api.schemas import CART_SCHEMA, ITEM_SCHEMA, FaultSchema
+from cartsvc.carts.combine import STRATEGIES
+from cartsvc.errors import FAULT_CODES, SettingsError
 from cartsvc.settings import Settings
 from cartsvc.stores import open_store, urls
 from tests.support.servers import serve
@@ -121,7 +121,8 @@ def test_the_table_of_headers_is_what_every_write_takes() -> None:
         if path.startswith("/cart/"):
             for method, operation in operations.items():
                 if method in {"post", "put", "patch", "delete"}:
-                    headers = [each["name"] for each in operation["parameters"] if each["in"] == "header"]
+                    names = [each["$ref"].rpartition("/")[2] for each in operation["parameters"]]
+                    headers = [document["components"]["parameters"][name]["name"] for name in names]
                     assert headers == told, (method, path)
 
 
@@ -152,10 +153,18 @@ def test_the_tables_of_members_are_what_answers_hold() -> None:
 
 def test_the_table_of_errors_is_the_one_of_problems() -> None:
     """docs/api.md lists every kind of problem with its status, and no other."""
-    (table,) = _tables(_API, "Errors")
+    table, *_ = _tables(_API, "Errors")
     told = [(int(status), slug) for status, slug, _ in table]
     kinds = [(kind.status, f"`{kind.slug}`") for kind in (*PROBLEM_BY_ERROR.values(), *PROBLEM_BY_STATUS.values())]
     assert sorted(told) == sorted(kinds)
+
+
+def test_the_tables_of_faults_are_what_problems_hold() -> None:
+    """docs/api.md explains every member of a fault and every code, and no other."""
+    _, members, codes = _tables(_API, "Errors")
+    told = [name for row in members for name in _CODE.findall(row[0])]
+    assert sorted(told) == sorted(field.data_key or name for name, field in FaultSchema().fields.items())
+    assert sorted(name for row in codes for name in _CODE.findall(row[0])) == sorted(FAULT_CODES)
 
 
 # ---- stores ----
@@ -417,7 +426,7 @@ def _number(text: str) -> float:
 # ---- the tour ----
 
 _MASKS = (
-    (re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"), "(time)"),
+    (re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"), "(time)"),
     (re.compile(r'^ETag: "[\w-]{16}"$', re.MULTILINE), "ETag: (tag)"),
     (re.compile(r"^Date: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT$", re.MULTILINE), "Date: (date)"),
     (re.compile(r"^Server: .+$", re.MULTILINE), "Server: (server)"),

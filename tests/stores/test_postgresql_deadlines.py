@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cartsvc.carts.cart import NewItem
 from cartsvc.carts.conditions import WriteConditions
+from cartsvc.carts.validation import NewItem
 from cartsvc.errors import OutcomeUnknown, StoreError
 from cartsvc.stores import postgresql as module
 from tests.support.postgresql_store import TABLE, opened, url_of

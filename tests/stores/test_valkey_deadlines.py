@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cartsvc.carts.cart import NewItem
 from cartsvc.carts.conditions import WriteConditions
+from cartsvc.carts.validation import NewItem
 from cartsvc.errors import OutcomeUnknown, StoreError
 from cartsvc.stores import valkey as module
 from tests.support.proxy import Fate

@@ -217,6 +217,11 @@ def state(client: Client, user_id: str = "alice") -> tuple[str | None, Any]:
     return response.headers.get("ETag"), response.json
 
 
+def cart_of(response: TestResponse) -> dict[str, Any]:
+    """Return the cart in a response; one to a merge lists adjustments as well."""
+    return {name: value for name, value in response.json.items() if name != "adjustments"}
+
+
 def _sent(arguments: dict[str, Any]) -> object:
     if "json" in arguments:
         return arguments["json"]

@@ -6,20 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cartsvc.carts.cart import (
-    Cart,
-    Item,
-    ItemChange,
-    Limits,
-    NewItem,
-    NewItems,
-    Revision,
-    add,
-    check_change,
-    set_item,
-    subtotal,
-    validate_new_items,
-)
+from cartsvc.carts.cart import Cart, Item, Limits, Revision, add, derive_item_id, subtotal
+from cartsvc.carts.update import check_items, update_items
+from cartsvc.carts.validation import ItemChange, NewItem, NewItems, validate_changes, validate_new_items
 
 if TYPE_CHECKING:
     import pytest
@@ -46,8 +35,9 @@ def added(cart: Cart | None, *lines: NewItem, limits: Limits = LIMITS) -> Cart:
 
 def changed(cart: Cart, wanted: str, change: ItemChange, *, limits: Limits = LIMITS) -> Cart:
     """Return the cart after a PATCH, at LATER."""
-    check_change(change, limits=limits)
-    return set_item(cart, wanted, change, limits=limits, revision=LATER)
+    changes = validate_changes([msgspec.structs.replace(change, item_id=wanted)], limits=limits)
+    check_items(cart, changes)
+    return update_items(cart, changes, limits=limits, revision=LATER)
 
 
 def priced(product_id: str, quantity: int, price: int, currency: str = "EUR", **more: Any) -> NewItem:
@@ -73,3 +63,14 @@ def totals(cart: Cart) -> tuple[int, int | None, str | None, set[tuple[str, int,
         cart.currency,
         {(item.item_id, item.quantity, item.unit_price) for item in cart.items},
     )
+
+
+def options_of(name: str) -> dict[str, str]:
+    """Return the options of a model's item: a product, or a product and its size such as "a/M"."""
+    size = name.partition("/")[2]
+    return {"size": size} if size else {}
+
+
+def id_of(name: str) -> str:
+    """Return the item_id of a model's item."""
+    return derive_item_id(name.partition("/")[0], tuple(options_of(name).items()))

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 from msgspec import structs
 
-from cartsvc.carts.cart import NewItem
 from cartsvc.carts.conditions import WriteConditions
+from cartsvc.carts.validation import NewItem
 from cartsvc.cli.commands import carts_commands
 from cartsvc.errors import RecordUnreadable
 from tests.support.clock import FakeClock
@@ -80,7 +80,7 @@ class CartsCli:
         return {user_id: structs.replace(record, tag="") for user_id, record in MemoryStore.scan(self.store)}
 
     def fill(self) -> None:
-        """Store a record of each kind: cart, keys, marks, seal, pending mark, tombstone, guest, empty cart."""
+        """Store a record of each kind: cart, keys, marks, seal, pending mark, tombstone, guest, closed, empty cart."""
         service = make_service(self.store, self.clock)
         service.add("alice", [MUG, TEE], conditions=WriteConditions(key_digest=b"k" * 16, fingerprint=b"r" * 16))
         service.add("guest-1", [TEE], conditions=NONE)

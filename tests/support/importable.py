@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from hypothesis import strategies as st
 
-from cartsvc.carts.cart import MAX_LIMITS, MAX_SUBTOTAL, MAX_VERSION, STRATEGIES, Cart, Item, derive_item_id
+from cartsvc.carts.cart import MAX_LIMITS, MAX_SUBTOTAL, MAX_VERSION, Cart, Item, derive_item_id
+from cartsvc.carts.combine import STRATEGIES
 from cartsvc.carts.record import (
     CART_TTL_RANGE_MS,
     CLOCK_MARGIN_MS,
@@ -20,6 +21,7 @@ from cartsvc.carts.record import (
     MergeMark,
     Record,
     Seal,
+    is_guest,
 )
 from cartsvc.carts.record_check import CLOCK_TOLERANCE_MS, STATUSES
 from tests.support import strategies
@@ -30,6 +32,9 @@ _DIGESTS = st.binary(min_size=DIGEST_BYTES, max_size=DIGEST_BYTES)
 _LINE = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=8)
 _LINES = st.text(st.characters(exclude_categories=["Cc", "Cs"], include_characters="\t\n\r"), max_size=8)
 _LONG = st.sampled_from(["x" * 384, "\u0915\u093c" * 192, "\u05e9\u05bc\u05c1" * 128])
+
+
+_METADATA = st.dictionaries(_LINE, _LINES, max_size=2).map(lambda each: tuple(sorted(each.items())))
 
 
 class Stored(NamedTuple):
@@ -57,7 +62,7 @@ def items(draw: st.DrawFn, latest: int) -> tuple[Item, ...]:
         price = draw(st.none() | between(0, min(MAX_LIMITS.max_unit_price, left // quantity)))
         left -= quantity * (price or 0)
         its_id = derive_item_id(product, options)
-        found[its_id] = Item(its_id, product, options, quantity, price, draw(between(0, latest)))
+        found[its_id] = Item(its_id, product, options, quantity, price, draw(between(0, latest)), draw(_METADATA))
     return tuple(found.values())
 
 
@@ -70,7 +75,7 @@ def _carts(draw: st.DrawFn, latest: int, now: int) -> Cart:
     priced = any(item.unit_price is not None for item in content)
     currency = draw(st.sampled_from(["EUR", "XXX"])) if priced else None
     expires = updated + draw(between(*CART_TTL_RANGE_MS))
-    return Cart(draw(_TOKENS), version, content, currency, created, updated, expires)
+    return Cart(draw(_TOKENS), version, content, currency, created, updated, expires, draw(_METADATA))
 
 
 @st.composite
@@ -110,7 +115,7 @@ def stored(draw: st.DrawFn, *, now: int | None = None, user_id: str | None = Non
     if now is None:
         now = draw(between(10 * CLOCK_TOLERANCE_MS, 6_000_000_000_000))
     if user_id is None:
-        user_id = draw(strategies.user_ids)
+        user_id = draw(strategies.user_ids | strategies.user_ids.map(lambda each: f"guest-{each}"[:255]))
     others = strategies.user_ids.filter(lambda each: each != user_id)
     latest = draw(between(0 if not whole else now, now + CLOCK_TOLERANCE_MS))
     merge_ids = draw(st.lists(_TOKENS, min_size=1 + whole, max_size=4, unique=True))
@@ -120,10 +125,13 @@ def stored(draw: st.DrawFn, *, now: int | None = None, user_id: str | None = Non
     if cart is not None and (whole or draw(st.booleans())):
         at = draw(between(max(0, cart.updated_at - CLOCK_TOLERANCE_MS), min(latest, cart.expires_at - 1)))
         seal = Seal(merge_ids[0], draw(others), draw(st.sampled_from(STRATEGIES)), at)
-    if cart is None and not marks and not keys:
+    closed = 0
+    if cart is None and is_guest(user_id):
+        closed = draw(between(1, now + CLOCK_TOLERANCE_MS + CART_TTL_RANGE_MS[1]) | st.just(0))
+    if cart is None and not marks and not keys and not closed:
         keys = (IdempotencyKey(draw(_DIGESTS), draw(_DIGESTS), 204, latest),)
-    ends = [] if cart is None else [cart.expires_at]
+    ends = [closed] if cart is None else [cart.expires_at]
     ends += [each.expires_at for each in marks]
     least = max(ends + [each.at + IDEMPOTENCY_TTL_RANGE_MS[0] for each in keys])
     most = max(ends + [each.at + IDEMPOTENCY_TTL_RANGE_MS[1] for each in keys])
-    return Stored(user_id, Record("the-tag", cart, keys, marks, seal, draw(between(least, most))), now)
+    return Stored(user_id, Record("the-tag", cart, keys, marks, seal, draw(between(least, most)), closed), now)

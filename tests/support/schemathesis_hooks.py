@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _LEAK = re.compile(r"Traceback|\.py\b|site-packages|codec can't|object at 0x|Error\b")
 _PRECONDITIONS = ("If-Match", "If-None-Match")
+_CHANGES = ("quantity", "unit_price", "options", "metadata")  # a PATCH of an item sets one of these
 _MOST_BYTES = 50_000  # of a body whose items may be too much for one cart; as they are stored they take less
 
 
@@ -123,14 +124,24 @@ def _reasons(case: Case) -> Iterator[str]:
         return
     if body.get("from_user_id") == unquote(case.path_parameters["user_id"]):  # it is encoded there
         yield "merged into itself"
-    if case.method == "PATCH" and body.get("quantity") is None and body.get("unit_price") is None:
-        yield "Nothing to change"
     lines = _lines(body)
+    if case.method == "PATCH":
+        yield from _reasons_of_changes(lines)
     if len({each.get("currency") for each in (body, *lines)} - {None}) > 1:
         yield "one currency"
     if len(json.dumps(lines)) > _MOST_BYTES:
-        yield "items of one cart take at most"
+        yield "contents of one cart take at most"
     yield from _reasons_of_lines(lines)
+
+
+def _reasons_of_changes(lines: list[dict[str, Any]]) -> Iterator[str]:
+    if any(all(each.get(name) is None for name in _CHANGES) for each in lines):
+        yield "Nothing to change"
+    if any(each.get("product_id") is not None for each in lines):
+        yield "product of an item cannot be changed"
+    items = [each["item_id"] for each in lines if "item_id" in each]
+    if len(set(items)) < len(items):
+        yield "for the same item"
 
 
 def _reasons_of_lines(lines: list[dict[str, Any]]) -> Iterator[str]:

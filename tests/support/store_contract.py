@@ -13,8 +13,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from cartsvc.carts.cart import Cart, Item, Limits, NewItem, Revision, add, validate_new_items
+from cartsvc.carts.cart import Cart, Item, Limits, Revision, add
 from cartsvc.carts.record import IdempotencyKey, MergeMark, Record, Seal
+from cartsvc.carts.validation import NewItem, validate_new_items
 from cartsvc.errors import RecordUnreadable
 from tests.support import strategies
 from tests.support.clock import FakeClock

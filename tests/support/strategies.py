@@ -11,8 +11,10 @@ from functools import partial
 
 from hypothesis import strategies as st
 
-from cartsvc.carts.cart import STRATEGIES, Cart, Item, NewItem
+from cartsvc.carts.cart import Cart, Item
+from cartsvc.carts.combine import STRATEGIES
 from cartsvc.carts.record import IdempotencyKey, MergeMark, Record, Seal
+from cartsvc.carts.validation import NewItem
 
 USER_ID_CHARACTERS = string.ascii_letters + string.digits + "._~@:+|-"
 
@@ -31,6 +33,11 @@ option_texts = st.one_of(
     st.sampled_from(["size", "M", "größe", "a/b", "~"]),
     st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20),
 )
+# Names and values of metadata are kept as they are sent.
+_values = st.sampled_from(["", "a\nb", "e\u0301"]) | option_texts
+metadata = st.none() | st.dictionaries(option_texts, _values, max_size=3)
+_short = st.text(max_size=3)
+_pairs = st.dictionaries(_short, _short, max_size=2).map(lambda each: tuple(sorted(each.items())))
 _options = st.lists(st.tuples(option_texts, option_texts), max_size=4, unique_by=lambda option: nfc(option[0]))
 options = st.one_of(st.just({}), _options.map(dict))
 
@@ -45,6 +52,7 @@ def lines(draw: st.DrawFn, *, currencies: tuple[str, ...] = ("EUR",), most: int 
         options=draw(options),
         unit_price=price,
         currency=None if price is None else draw(st.sampled_from(currencies)),
+        metadata=draw(metadata),
     )
 
 
@@ -56,6 +64,7 @@ items = st.builds(
     quantity=whole,
     unit_price=st.none() | whole,
     added_at=whole,
+    metadata=_pairs,
 )
 carts = st.builds(
     Cart,
@@ -66,6 +75,7 @@ carts = st.builds(
     created_at=whole,
     updated_at=whole,
     expires_at=whole,
+    metadata=_pairs,
 )
 records = st.builds(
     Record,
@@ -87,4 +97,5 @@ records = st.builds(
     ).map(tuple),
     seal=st.none() | st.builds(Seal, merge_id=text, target=text, strategy=st.sampled_from(STRATEGIES), at=whole),
     expires_at=whole,
+    closed_until=st.just(0) | whole,
 )

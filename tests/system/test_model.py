@@ -16,8 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from cartsvc import errors
 from cartsvc.api.problems import PROBLEM_BY_ERROR
+from tests.support.carts import id_of, options_of
 from tests.support.http_clients import SECONDS, Client, Response
-from tests.support.model import Expected, Model, Rejected, Request
+from tests.support.model import Change, Expected, Line, Model, Rejected, Request
 from tests.support.servers import serve
 from tests.support.valkeys import valkey
 
@@ -26,14 +27,15 @@ if TYPE_CHECKING:
     from tests.support.postgresqls import Postgresql
     from tests.support.servers import Server
 
-MAX_QUANTITY, MAX_ITEMS, MAX_KEYS = 9, 3, 3
+MAX_QUANTITY, MAX_ITEMS, MAX_METADATA, MAX_KEYS = 9, 3, 2, 3
 SETTINGS = {
     "CARTSVC_MAX_QUANTITY": str(MAX_QUANTITY),
     "CARTSVC_MAX_ITEMS": str(MAX_ITEMS),
+    "CARTSVC_MAX_METADATA": str(MAX_METADATA),
     "CARTSVC_IDEMPOTENCY_KEYS": str(MAX_KEYS),
     "CARTSVC_KEEP_ALIVE": "3600",  # a connection waits for hypothesis, not for a shopper
 }
-PRODUCTS = ["a", "b", "c", "d"]
+PRODUCTS = ["a", "a/M", "b", "c"]  # a product, or a product and its size
 DAY = 86_400
 
 users = st.integers(0, 2)
@@ -41,6 +43,9 @@ products = st.sampled_from(PRODUCTS)
 money = st.sampled_from(["EUR", "USD"])
 prices = st.none() | st.integers(0, 3)
 strategies = st.sampled_from(["sum", "max", "keep", "replace"])
+on_limits = st.sampled_from(["refuse", "clamp"])
+members = st.sampled_from([(), (("n", "1"),), (("n", "2"),), (("m", "1"), ("n", "1"))])
+maybe_members = st.none() | members
 keys = st.none() | st.sampled_from(["k1", "k2", "k3", "k4", "k5"])
 fates = st.sampled_from(["answered", "answered", "answered", "lost", "doubled"])
 examples = count(1)
@@ -61,11 +66,24 @@ conditions = st.just(NO_CONDITIONS) | st.builds(
 
 
 @st.composite
-def some_lines(draw: st.DrawFn) -> tuple[tuple[str, int, int | None, str], ...]:
+def some_lines(draw: st.DrawFn) -> tuple[Line, ...]:
     """One or two lines, in one currency, right by themselves."""
     currency = draw(money)
-    lines = draw(st.lists(st.tuples(products, st.integers(1, 4), prices), min_size=1, max_size=2))
-    return tuple((product, quantity, price, "" if price is None else currency) for product, quantity, price in lines)
+    lines = draw(st.lists(st.tuples(products, st.integers(1, 4), prices, maybe_members), min_size=1, max_size=2))
+    return tuple(Line(name, quantity, price, currency, metadata) for name, quantity, price, metadata in lines)
+
+
+@st.composite
+def some_changes(draw: st.DrawFn) -> tuple[Change, ...]:
+    """Changes of one or two items, in one currency, right by themselves."""
+    currency, found = draw(money), []
+    for name in draw(st.lists(products, min_size=1, max_size=2, unique=True)):
+        quantity, price, metadata = draw(st.none() | st.integers(0, MAX_QUANTITY)), draw(prices), draw(maybe_members)
+        size = draw(st.sampled_from([None, None, "", "M"]))
+        if (quantity, price, metadata, size) == (None, None, None, None):
+            quantity = 1
+        found.append(Change(name, quantity, price, currency, metadata, size))
+    return tuple(found)
 
 
 class HttpMachine(RuleBasedStateMachine):
@@ -77,7 +95,13 @@ class HttpMachine(RuleBasedStateMachine):
         self.client = Client(url)
         example = next(examples)
         self.users = [f"alice-{example}", f"bob-{example}", f"guest-{example}"]
-        self.model = Model(max_quantity=MAX_QUANTITY, max_items=MAX_ITEMS, max_idempotency_keys=MAX_KEYS, now=0)
+        self.model = Model(
+            max_quantity=MAX_QUANTITY,
+            max_items=MAX_ITEMS,
+            max_metadata=MAX_METADATA,
+            max_idempotency_keys=MAX_KEYS,
+            now=0,
+        )
         self.etags: dict[int, str] = {}  # of the model's states, as far as they were ever seen
         self.sent: list[Request] = []
 
@@ -92,35 +116,22 @@ class HttpMachine(RuleBasedStateMachine):
         """A client adds."""
         self.send(user, ("add", lines), conditions, fate)
 
-    @rule(user=users, lines=some_lines(), conditions=conditions, fate=fates)
-    def replace(self, user: int, lines: tuple[object, ...], conditions: Conditions, fate: str) -> None:
-        """A client puts a whole cart."""
-        self.send(user, ("replace", lines), conditions, fate)
-
-    @rule(
-        user=users,
-        product=products,
-        quantity=st.none() | st.integers(0, MAX_QUANTITY),
-        price=prices,
-        currency=money,
-        conditions=conditions,
-        fate=fates,
-    )
-    def set_item(
-        self,
-        *,
-        user: int,
-        product: str,
-        quantity: int | None,
-        price: int | None,
-        currency: str,
-        conditions: Conditions,
-        fate: str,
+    @rule(user=users, lines=some_lines(), metadata=maybe_members, conditions=conditions, fate=fates)
+    def replace(
+        self, *, user: int, lines: tuple[object, ...], metadata: object, conditions: Conditions, fate: str
     ) -> None:
-        """A client sets a quantity, or a price, or both."""
-        if quantity is None and price is None:
-            quantity = 1
-        self.send(user, ("set", product, quantity, price, "" if price is None else currency), conditions, fate)
+        """A client puts a whole cart."""
+        self.send(user, ("replace", lines, metadata), conditions, fate)
+
+    @rule(user=users, changes=some_changes(), conditions=conditions, fate=fates)
+    def update(self, user: int, changes: tuple[Change, ...], conditions: Conditions, fate: str) -> None:
+        """A client changes items: quantities, prices, metadata, sizes."""
+        self.send(user, ("update", changes), conditions, fate)
+
+    @rule(user=users, metadata=members, conditions=conditions, fate=fates)
+    def describe(self, user: int, metadata: object, conditions: Conditions, fate: str) -> None:
+        """A client sets the metadata of a cart."""
+        self.send(user, ("describe", metadata), conditions, fate)
 
     @rule(user=users, product=products, conditions=conditions, fate=fates)
     def remove_item(self, user: int, product: str, conditions: Conditions, fate: str) -> None:
@@ -132,15 +143,15 @@ class HttpMachine(RuleBasedStateMachine):
         """A client removes a cart."""
         self.send(user, ("remove",), conditions, fate)
 
-    @rule(pair=st.permutations(range(3)), strategy=strategies, conditions=conditions, fate=fates)
-    def merge(self, pair: list[int], strategy: str, conditions: Conditions, fate: str) -> None:
+    @rule(pair=st.permutations(range(3)), strategy=strategies, on_limit=on_limits, conditions=conditions, fate=fates)
+    def merge(self, *, pair: list[int], strategy: str, on_limit: str, conditions: Conditions, fate: str) -> None:
         """A client merges one cart into another."""
-        self.send(pair[0], ("merge", self.users[pair[1]], strategy), conditions, fate)
+        self.send(pair[0], ("merge", self.users[pair[1]], strategy, on_limit), conditions, fate)
 
     @rule(pair=st.permutations(range(3)), key=keys, fate=fates)
     def sign_in(self, pair: list[int], key: str | None, fate: str) -> None:
         """A client merges one cart into another, and does so once more."""
-        self.send(pair[0], ("merge", self.users[pair[1]], "max"), Conditions(key, None, create=False), fate)
+        self.send(pair[0], ("merge", self.users[pair[1]], "max", "refuse"), Conditions(key, None, create=False), fate)
         self.perform(self.sent[-1], fate)
 
     @precondition(lambda self: self.sent)
@@ -237,15 +248,21 @@ class HttpMachine(RuleBasedStateMachine):
         assert replayed == expected.replayed or (doubled and replayed)
         if response.body is not None:
             self.compare(response.body, response.headers["ETag"], expected.cart)
+        if response.body is not None and "adjustments" in response.body and not (doubled and replayed):
+            cuts = [tuple(each.values()) for each in response.body["adjustments"]]
+            assert cuts == [(id_of(name), *rest) for name, *rest in expected.cuts]
 
     def compare(self, body: dict[str, Any], etag: str | None, expected: model.Cart | None) -> None:
         """The cart is the one expected, and its ETag is that of its state and of no other."""
         if expected is None:
             assert (body["version"], body["items"], etag) == (0, [], None)
             return
-        items = [(item["item_id"], item["quantity"], item["unit_price"]) for item in body["items"]]
-        assert items == [(name, item.quantity, item.price) for name, item in expected.items.items()]
+        items = [(item["item_id"], item["quantity"], item["unit_price"], item["metadata"]) for item in body["items"]]
+        assert items == [
+            (id_of(name), item.quantity, item.price, dict(item.metadata)) for name, item in expected.items.items()
+        ]
         assert (body["currency"], body["version"]) == (expected.currency, expected.version)
+        assert body["metadata"] == dict(expected.metadata)
         if expected.state not in self.etags:
             assert etag is not None
             assert etag not in self.etags.values()
@@ -253,28 +270,48 @@ class HttpMachine(RuleBasedStateMachine):
         assert etag == self.etags[expected.state]
 
 
-def as_http(what: tuple[Any, ...]) -> tuple[str, str, object]:
+def as_http(what: tuple[Any, ...]) -> tuple[str, str, object]:  # noqa: PLR0911 - one for each operation
     """Method, rest of the path and body of an operation."""
     operation, *arguments = what
     match operation, arguments:
         case "add", [lines]:
-            return "POST", "/items", {"items": [as_line(*each) for each in lines]}
-        case "replace", [lines]:
-            return "PUT", "", {"items": [as_line(*each) for each in lines]}
-        case "set", [product, quantity, price, currency]:
-            return "PATCH", f"/items/{product}", {"quantity": quantity, **as_price(price, currency)}
-        case "remove_item", [product]:
-            return "DELETE", f"/items/{product}", None
+            return "POST", "/items", {"items": [as_line(each) for each in lines]}
+        case "replace", [lines, metadata]:
+            return "PUT", "", {"items": [as_line(each) for each in lines], **as_metadata(metadata)}
+        case "update", [[change]]:  # one change is the call for one item
+            return "PATCH", f"/items/{id_of(change.name)}", as_change(change)
+        case "update", [changes]:
+            return "PATCH", "/items", {"items": [{"item_id": id_of(each.name), **as_change(each)} for each in changes]}
+        case "describe", [metadata]:
+            return "PATCH", "", as_metadata(metadata)
+        case "remove_item", [name]:
+            return "DELETE", f"/items/{id_of(name)}", None
         case "remove", []:
             return "DELETE", "", None
-        case "merge", [source, strategy]:
-            return "POST", "/merge", {"from_user_id": source, "strategy": strategy}
+        case "merge", [source, strategy, on_limit]:
+            return "POST", "/merge", {"from_user_id": source, "strategy": strategy, "on_limit": on_limit}
     raise AssertionError(operation)
 
 
-def as_line(product: str, quantity: int, price: int | None, currency: str) -> dict[str, object]:
+def as_line(line: Line) -> dict[str, object]:
     """A line as the API reads it."""
-    return {"product_id": product, "quantity": quantity, **as_price(price, currency)}
+    name, quantity, price, currency, metadata = line
+    product = name.partition("/")[0]
+    members = {"product_id": product, "quantity": quantity, "options": options_of(name)}
+    return {**members, **as_price(price, currency), **as_metadata(metadata)}
+
+
+def as_change(change: Change) -> dict[str, object]:
+    """A change as the API reads it."""
+    members: dict[str, object] = {"quantity": change.quantity, **as_price(change.price, change.money)}
+    if change.size is not None:
+        members["options"] = options_of(change.next_name)
+    return {**members, **as_metadata(change.metadata)}
+
+
+def as_metadata(metadata: Any) -> dict[str, object]:
+    """Metadata as the API reads it, or nothing."""
+    return {} if metadata is None else {"metadata": dict(metadata)}
 
 
 def as_price(price: int | None, currency: str) -> dict[str, object]:

@@ -72,7 +72,7 @@ def check_run(
     assert run.returncode == 0, f"make soak SEED={seed} repeats this:\n{run.stdout}{run.stderr}"
     for phase in phases:
         assert f"✅ {phase}\n" in run.stdout, run.stdout
-    assert "Tested: 12\n" in run.stdout, run.stdout
+    assert "Tested: 14\n" in run.stdout, run.stdout
     assert not re.search(r"Traceback|\[(ERROR|CRITICAL)\]", server.log())
 
 

@@ -40,6 +40,8 @@ WHOLE = [
     ("CARTSVC_MAX_OPTION_NAME", "policy.limits.max_option_name", 64, 1, 1024),
     ("CARTSVC_MAX_OPTION_VALUE", "policy.limits.max_option_value", 256, 1, 4096),
     ("CARTSVC_MAX_UNIT_PRICE", "policy.limits.max_unit_price", 10**10, 1, 10**12),
+    ("CARTSVC_MAX_METADATA", "policy.limits.max_metadata", 20, 0, 100),
+    ("CARTSVC_MAX_METADATA_VALUE", "policy.limits.max_metadata_value", 500, 1, 4096),
 ]
 OTHERS = [
     *("HOST", "CARTSVC_STORE_URL", "CARTSVC_STORE_TIMEOUT"),
@@ -91,6 +93,8 @@ def test_defaults() -> None:
                 max_option_name=64,
                 max_option_value=256,
                 max_unit_price=10**10,
+                max_metadata=20,
+                max_metadata_value=500,
             ),
             cart_ttl_ms=30 * DAY * 1000,
             guest_ttl_ms=7 * DAY * 1000,

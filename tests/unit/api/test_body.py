@@ -15,13 +15,16 @@ from marshmallow import Schema
 from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge, UnsupportedMediaType
 
 from cartsvc.api.body import BodyParser, parse_json
-from cartsvc.api.schemas import (
+from cartsvc.api.request_schemas import (
     CART_INPUT_SCHEMA,
+    CART_UPDATE_SCHEMA,
     ITEM_INPUT_SCHEMA,
     ITEM_UPDATE_SCHEMA,
     ITEMS_INPUT_SCHEMA,
+    ITEMS_UPDATE_SCHEMA,
     MERGE_INPUT_SCHEMA,
 )
+from cartsvc.carts.cart import Limits
 from cartsvc.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -30,7 +33,10 @@ if TYPE_CHECKING:
     from cartsvc.errors import Fault
 
 LIMIT = 200
-SCHEMAS = [ITEM_UPDATE_SCHEMA, MERGE_INPUT_SCHEMA, CART_INPUT_SCHEMA, ITEM_INPUT_SCHEMA, ITEMS_INPUT_SCHEMA]
+SCHEMAS = [
+    *(ITEM_UPDATE_SCHEMA, MERGE_INPUT_SCHEMA, CART_INPUT_SCHEMA, ITEM_INPUT_SCHEMA, ITEMS_INPUT_SCHEMA),
+    *(CART_UPDATE_SCHEMA, ITEMS_UPDATE_SCHEMA),
+]
 
 
 class Anything(Schema):
@@ -44,6 +50,7 @@ class Anything(Schema):
 ANYTHING = Anything()
 _large = Flask("large")
 _large.config["MAX_CONTENT_LENGTH"] = 10**6
+_large.extensions["cartsvc.limits"] = Limits()
 parser = BodyParser()
 
 
@@ -90,7 +97,10 @@ _json = st.recursive(
     max_leaves=10,
 )
 _names = st.sampled_from(
-    ["items", "product_id", "quantity", "options", "unit_price", "currency", "from_user_id", "strategy", "version"]
+    [
+        *("items", "item_id", "product_id", "quantity", "options", "unit_price", "currency", "metadata"),
+        *("from_user_id", "strategy", "on_limit", "version"),
+    ]
 )
 _long = st.integers(150, 400).map("~/".__mul__)  # in a pointer it takes twice that
 _bodies = st.dictionaries(

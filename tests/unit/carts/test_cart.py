@@ -8,24 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cartsvc.carts.cart import (
-    Cart,
-    Item,
-    ItemChange,
-    NewItem,
-    Revision,
-    check_user_id,
-    derive_item_id,
-    find_item,
-    remove_item,
-    replace,
-    subtotal,
-)
+from cartsvc.carts.cart import Cart, Item, Revision, derive_item_id, find_item, remove_item, replace, subtotal
+from cartsvc.carts.validation import ItemChange, NewItem, check_user_id
 from cartsvc.errors import InvalidRequest, ItemNotFound
 from tests.support import strategies
 from tests.support.carts import (
     FIRST,
     LATER,
+    LIMITS,
     a_cart,
     added,
     additions,
@@ -157,8 +147,8 @@ def test_adding_in_any_order_gives_the_same(data: st.DataObject) -> None:
 @given(before=st.none() | st.lists(strategies.lines(), max_size=6), lines=st.lists(strategies.lines(), max_size=8))
 def test_replace_then_read_is_identity(before: list[NewItem] | None, lines: list[NewItem]) -> None:
     """A replaced cart holds exactly what was sent, in that order; putting back what was read changes nothing."""
-    old = None if before is None else replace(None, additions(*before), revision=FIRST)
-    cart = replace(old, additions(*lines, at=LATER.at), revision=LATER)
+    old = None if before is None else replace(None, additions(*before), limits=LIMITS, revision=FIRST)
+    cart = replace(old, additions(*lines, at=LATER.at), limits=LIMITS, revision=LATER)
     sent: dict[str, tuple[int, int | None]] = {}
     for line in lines:
         options = sorted((strategies.nfc(name), strategies.nfc(value)) for name, value in line.options.items())
@@ -168,13 +158,16 @@ def test_replace_then_read_is_identity(before: list[NewItem] | None, lines: list
     assert [(item.item_id, (item.quantity, item.unit_price)) for item in cart.items] == list(sent.items())
     read = [NewItem(i.product_id, i.quantity, dict(i.options), i.unit_price) for i in cart.items]
     again = Revision(at=9000, etag="e3", expires_at=9999)
-    assert replace(cart, additions(*read, currency=cart.currency, at=again.at), revision=again) is cart
+    assert replace(cart, additions(*read, currency=cart.currency, at=again.at), limits=LIMITS, revision=again) is cart
 
 
 def test_replace_keeps_when_an_item_was_added() -> None:
     """An item that stays in a replaced cart was added when it was; the cart was made when it was."""
     cart = replace(
-        a_cart(NewItem("a", 1), NewItem("b", 1)), additions(NewItem("c", 1), NewItem("b", 5), at=1500), revision=LATER
+        a_cart(NewItem("a", 1), NewItem("b", 1)),
+        additions(NewItem("c", 1), NewItem("b", 5), at=1500),
+        limits=LIMITS,
+        revision=LATER,
     )
     assert [(item.item_id, item.quantity, item.added_at) for item in cart.items] == [("c", 1, 1500), ("b", 5, 1000)]
     assert (cart.created_at, cart.updated_at, cart.expires_at) == (1000, 1500, 2500)
@@ -182,13 +175,18 @@ def test_replace_keeps_when_an_item_was_added() -> None:
 
 def test_replace_may_change_the_currency() -> None:
     """Nothing of the old cart is left, so nothing forbids another currency."""
-    cart = replace(a_cart(priced("a", 1, 5)), additions(NewItem("a", 1, unit_price=7), currency="USD"), revision=LATER)
+    cart = replace(
+        a_cart(priced("a", 1, 5)),
+        additions(NewItem("a", 1, unit_price=7), currency="USD"),
+        limits=LIMITS,
+        revision=LATER,
+    )
     assert (cart.currency, subtotal(cart.items)) == ("USD", 7)
 
 
 def test_a_currency_without_prices_is_none() -> None:
     """A cart has a currency only when one of its items has a price."""
-    assert replace(None, additions(NewItem("a", 1), currency="EUR"), revision=FIRST).currency is None
+    assert replace(None, additions(NewItem("a", 1), currency="EUR"), limits=LIMITS, revision=FIRST).currency is None
 
 
 def test_items_keep_the_order_in_which_they_came() -> None:
@@ -230,15 +228,15 @@ def test_unchanged_cart_is_the_same_object() -> None:
     assert changed(cart, "a", ItemChange(quantity=2)) is cart
     assert changed(cart, "a", ItemChange(unit_price=5, currency="EUR")) is cart
     assert changed(cart, "a", ItemChange(quantity=2, unit_price=5, currency="EUR")) is cart
-    assert replace(cart, additions(priced("a", 2, 5), NewItem("b", 1)), revision=LATER) is cart
+    assert replace(cart, additions(priced("a", 2, 5), NewItem("b", 1)), limits=LIMITS, revision=LATER) is cart
     empty = remove_item(a_cart(NewItem("a", 1)), "a", revision=LATER)
-    assert replace(empty, additions(), revision=LATER) is empty
+    assert replace(empty, additions(), limits=LIMITS, revision=LATER) is empty
 
 
 def test_another_order_is_a_change() -> None:
     """A PUT that only puts the items into another order has changed the cart."""
     cart = a_cart(NewItem("a", 1), NewItem("b", 1))
-    assert replace(cart, additions(NewItem("b", 1), NewItem("a", 1)), revision=LATER).version == 2
+    assert replace(cart, additions(NewItem("b", 1), NewItem("a", 1)), limits=LIMITS, revision=LATER).version == 2
 
 
 def test_removing_the_last_item() -> None:

@@ -9,16 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cartsvc.carts.cart import (
-    MAX_SUBTOTAL,
-    STRATEGIES,
-    Cart,
-    Limits,
-    NewItem,
-    add,
-    combine,
-    remove_item,
-)
+from cartsvc.carts.cart import MAX_SUBTOTAL, Cart, Limits, add, remove_item, set_metadata
+from cartsvc.carts.combine import STRATEGIES, combine
+from cartsvc.carts.validation import NewItem
 from cartsvc.errors import CurrencyMismatch, LimitExceeded
 from tests.support import strategies
 from tests.support.carts import (
@@ -28,19 +21,23 @@ from tests.support.carts import (
     a_cart,
     added,
     additions,
+    bytes_of,
     pointers,
     priced,
 )
 
 if TYPE_CHECKING:
-    from cartsvc.carts.cart import Strategy
+    from cartsvc.carts.combine import Strategy
 
 
 # ---- two carts into one ----
 
 
 def combined(cart: Cart | None, source: Cart, strategy: Strategy = "sum", *, limits: Limits = LIMITS) -> Cart:
-    return combine(cart, source, strategy, limits=limits, revision=LATER)
+    merged, adjustments = combine(cart, source, strategy, limits=limits, revision=LATER)
+    assert merged is not None
+    assert adjustments == ()
+    return merged
 
 
 def held(cart: Cart) -> list[tuple[str, int, int | None]]:
@@ -110,9 +107,11 @@ def test_empty_source(strategy: Strategy) -> None:
 
 
 def test_replace_by_an_empty_source() -> None:
-    """The target's other items go, and their currency with them."""
-    after = combined(a_cart(priced("a", 1, 5)), a_later_cart(), "replace")
-    assert (after.items, after.currency, after.version) == ((), None, 2)
+    """A cart without items replaces nothing, and creates no cart; its metadata is not taken either."""
+    cart = a_cart(priced("a", 1, 5))
+    source = set_metadata(a_later_cart(), (("note", "hello"),), limits=LIMITS, revision=LATER)
+    assert combined(cart, source, "replace") is cart
+    assert combine(None, source, "replace", limits=LIMITS, revision=LATER) == (None, ())
 
 
 @pytest.mark.parametrize(
@@ -300,6 +299,9 @@ def test_any_two_carts(carts: tuple[Cart | None, Cart], strategy: Strategy) -> N
     """Item by item, for any two carts: quantities, prices, bounds, order, and that sum loses and doubles nothing."""
     cart, source = carts
     limits = Limits(max_quantity=10**6)
+    if strategy == "replace" and not source.items:
+        assert combine(cart, source, strategy, limits=limits, revision=LATER) == (cart, ())
+        return
     after = combined(cart, source, strategy, limits=limits)
     ours = {item.item_id: item for item in cart.items} if cart else {}
     theirs = {item.item_id: item for item in source.items}
@@ -324,3 +326,167 @@ def test_any_two_carts(carts: tuple[Cart | None, Cart], strategy: Strategy) -> N
         assert total == both
     assert sum(item.quantity for item in ours.values()) <= total <= both
     assert (after.currency is None) == all(item.unit_price is None for item in after.items)
+
+
+# ---- metadata ----
+
+
+def test_metadata_of_both_carts() -> None:
+    """Of the cart and of each item: the target's members win, and missing ones come from the source."""
+    ours, theirs = {"a": "1", "b": "1"}, {"b": "2", "c": "2"}
+    both = (("a", "1"), ("b", "1"), ("c", "2"))
+    cart = set_metadata(a_cart(NewItem("x", 1, metadata=ours)), (("n", "1"),), limits=LIMITS, revision=LATER)
+    source = a_later_cart(NewItem("x", 1, metadata=theirs), NewItem("y", 1, metadata=theirs))
+    source = set_metadata(source, (("m", "2"), ("n", "2")), limits=LIMITS, revision=LATER)
+    expected = {"sum": both, "max": both, "keep": tuple(ours.items()), "replace": tuple(theirs.items())}
+    for strategy in STRATEGIES:
+        after = combined(cart, source, strategy)
+        assert after.metadata == (("m", "2"), ("n", "1"))
+        assert [item.metadata for item in after.items] == [expected[strategy], tuple(theirs.items())]
+
+
+# ---- within the limits ----
+
+_CLAMPED = Limits(max_quantity=10, max_items=3, max_metadata=2)
+
+
+def clamped(cart: Cart | None, source: Cart, strategy: Strategy = "sum", *, limits: Limits = _CLAMPED) -> Cart:
+    """Return the merged cart, and keep the adjustments for cuts()."""
+    merged, _ = combine(cart, source, strategy, on_limit="clamp", limits=limits, revision=LATER)
+    assert merged is not None
+    return merged
+
+
+def cuts(
+    cart: Cart | None, source: Cart, strategy: Strategy = "sum", *, limits: Limits = _CLAMPED
+) -> list[tuple[str, str, int, int]]:
+    _, adjustments = combine(cart, source, strategy, on_limit="clamp", limits=limits, revision=LATER)
+    return [(each.item_id, each.code, each.requested, each.applied) for each in adjustments]
+
+
+def test_quantities_stop_at_the_limit() -> None:
+    """Both quantities are in the adjustment; what fits is not in it."""
+    cart, source = a_cart(NewItem("a", 6), NewItem("b", 1)), a_later_cart(NewItem("a", 6), NewItem("b", 9))
+    assert held(clamped(cart, source)) == [("a", 10, None), ("b", 10, None)]
+    assert cuts(cart, source) == [("a", "max_quantity", 12, 10)]
+    assert cuts(cart, source, "max") == []
+
+
+def test_items_that_do_not_fit_are_left_out() -> None:
+    """The target's items stay, and the first of the source's come; an item of both carts needs no room."""
+    cart, source = (
+        a_cart(NewItem("a", 1), NewItem("b", 1)),
+        a_later_cart(NewItem("c", 2), NewItem("d", 12), NewItem("b", 3)),
+    )
+    assert held(clamped(cart, source)) == [("a", 1, None), ("b", 4, None), ("c", 2, None)]
+    assert cuts(cart, source) == [("d", "max_items", 12, 0)]
+
+
+def test_items_of_another_currency_come_without_their_price() -> None:
+    """A price that the target has stays, and needs no adjustment."""
+    cart = a_cart(priced("a", 1, 5), NewItem("b", 1))
+    source = a_later_cart(priced("a", 1, 7, "USD"), priced("b", 2, 7, "USD"), priced("c", 11, 7, "USD"))
+    after = clamped(cart, source)
+    assert (held(after), after.currency) == ([("a", 2, 5), ("b", 3, None), ("c", 10, None)], "EUR")
+    assert cuts(cart, source) == [
+        ("b", "currency_mismatch", 3, 3),
+        ("c", "currency_mismatch", 11, 11),
+        ("c", "max_quantity", 11, 10),
+    ]
+
+
+def test_money_and_bytes_are_limits_too() -> None:
+    """An item whose price or size is too much is left out, and a smaller one after it comes."""
+    cart = a_cart(priced("a", 1, MAX_SUBTOTAL - 5, metadata={"n": "x"}), limits=_SMALL)
+    source = add(None, additions(priced("b", 1, 6), priced("c", 1, 5), limits=_SMALL), limits=_SMALL, revision=FIRST)
+    assert cuts(cart, source, limits=_SMALL) == [("b", "max_subtotal", 1, 0)]
+    long = a_later_cart(NewItem("x" * 40, 2), NewItem("y", 1))
+    assert cuts(a_cart(NewItem("z" * 25, 1)), long, limits=_SMALL) == [("x" * 40, "max_cart_bytes", 2, 0)]
+
+
+def test_metadata_is_cut_to_its_limit() -> None:
+    """Of items and of the cart: the target's members stay, and no adjustment lists the others."""
+    cart = set_metadata(a_cart(NewItem("a", 1, metadata={"z": "1"})), (("z", "1"),), limits=LIMITS, revision=LATER)
+    source = a_later_cart(NewItem("a", 1, metadata={"a": "2", "b": "2"}))
+    source = set_metadata(source, (("a", "2"), ("b", "2")), limits=LIMITS, revision=LATER)
+    after = clamped(cart, source)
+    assert (after.metadata, after.items[0].metadata) == ((("a", "2"), ("z", "1")), (("a", "2"), ("z", "1")))
+    assert cuts(cart, source) == []
+    with pytest.raises(LimitExceeded) as error:
+        combined(cart, source, limits=_CLAMPED)
+    assert [(fault.code, fault.limit, fault.value) for fault in error.value.faults] == [("max_metadata", 2, 3)] * 2
+
+
+def test_faults_of_a_merge_name_the_item() -> None:
+    """A page can say which item it is, and what the limit is."""
+    cart, source = (
+        a_cart(NewItem("a", 6), NewItem("b", 1), NewItem("c", 1)),
+        a_later_cart(NewItem("a", 6), NewItem("d", 1)),
+    )
+    with pytest.raises(LimitExceeded) as error:
+        combined(cart, source, limits=_CLAMPED)
+    assert [(fault.code, fault.limit, fault.value, fault.item_id) for fault in error.value.faults] == [
+        ("max_quantity", 10, 12, "a"),
+        ("max_items", 3, 4, "d"),
+    ]
+
+
+@given(_two_carts(), st.sampled_from(STRATEGIES), st.integers(1, 400), st.integers(1, 25), st.integers(1, 6))
+def test_clamping_keeps_every_limit(
+    carts: tuple[Cart | None, Cart], strategy: Strategy, size: int, quantity: int, items: int
+) -> None:
+    """What is merged fits, unless it did not before; without a cut it is what refusing would have made."""
+    cart, source = carts
+    limits = Limits(max_quantity=quantity, max_items=items, max_cart_bytes=size, max_metadata=2)
+    after, adjustments = combine(cart, source, strategy, on_limit="clamp", limits=limits, revision=LATER)
+    before = cart.items if cart is not None else ()
+    own = {item.item_id: item for item in before}
+    found = after.items if after is not None else ()
+    assert len(found) <= max(items, len(before))
+    assert all(
+        each.quantity <= max(quantity, own[each.item_id].quantity if each.item_id in own else 0) for each in found
+    )
+    assert bytes_of(*found) <= max(size, bytes_of(*before))
+    try:
+        expected = combine(cart, source, strategy, limits=limits, revision=LATER)
+    except (LimitExceeded, CurrencyMismatch):
+        assert {each.item_id for each in adjustments} <= {item.item_id for item in source.items}
+    else:
+        assert (after, adjustments) == expected
+
+
+def test_what_is_added_leaves_less_room() -> None:
+    """Two items that would each fit alone: the second one is left out, for its price or for its size."""
+    limits = Limits(max_unit_price=MAX_SUBTOTAL)
+    cart = a_cart(priced("a", 1, MAX_SUBTOTAL - 5), limits=limits)
+    source = add(None, additions(priced("b", 1, 4), priced("c", 1, 4), limits=limits), limits=limits, revision=FIRST)
+    assert cuts(cart, source, limits=limits) == [("c", "max_subtotal", 1, 0)]
+    cart, source = a_cart(NewItem("a", 1)), a_later_cart(NewItem("x" * 30, 1), NewItem("y" * 30, 1))
+    assert cuts(cart, source, limits=Limits(max_cart_bytes=150)) == [("y" * 30, "max_cart_bytes", 1, 0)]
+
+
+def test_the_metadata_of_the_source_may_not_fit() -> None:
+    """Then that of the target stays, and the items come."""
+    cart = set_metadata(a_cart(NewItem("a", 1)), (("n", "1"),), limits=LIMITS, revision=LATER)
+    source = set_metadata(a_later_cart(NewItem("b", 1)), (("m", "x" * 400),), limits=LIMITS, revision=LATER)
+    limits = Limits(max_cart_bytes=100)
+    after = clamped(cart, source, limits=limits)
+    assert (after.metadata, len(after.items)) == ((("n", "1"),), 2)
+    with pytest.raises(LimitExceeded) as error:
+        combined(cart, source, limits=limits)
+    assert [fault.code for fault in error.value.faults] == ["max_cart_bytes"]
+
+
+def test_a_target_over_a_lowered_limit() -> None:
+    """It may stay as it is, and what grows is rejected or cut."""
+    cart = set_metadata(a_cart(NewItem("a", 900), NewItem("b", 1)), (("n", "1"),), limits=LIMITS, revision=LATER)
+    lowered = Limits(max_quantity=100, max_items=1, max_cart_bytes=20)
+    source = a_later_cart(NewItem("a", 500))
+    assert combined(cart, source, "max", limits=lowered) is cart
+    assert (
+        combined(cart, a_later_cart(NewItem("c", 1), NewItem("d", 1)), "replace", limits=LIMITS).version > cart.version
+    )
+    with pytest.raises(LimitExceeded):
+        combined(cart, source, "sum", limits=lowered)
+    assert clamped(cart, source, "sum", limits=lowered) is cart
+    assert cuts(cart, source, "sum", limits=lowered) == [("a", "max_quantity", 1400, 900)]

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import UNSET
 
-from cartsvc.carts.cart import (
-    MAX_SUBTOTAL,
-    MAX_VERSION,
-    Cart,
-    ItemChange,
-    Limits,
-    NewItem,
-    check_change,
-    derive_item_id,
-    remove_item,
-    replace,
-    subtotal,
-)
-from cartsvc.carts.strings import NFC_GROWTH
+from cartsvc.carts.cart import MAX_SUBTOTAL, MAX_VERSION, Cart, Limits, derive_item_id, remove_item, replace, subtotal
+from cartsvc.carts.strings import GROWN, NFC_GROWTH, PRODUCT_ID
+from cartsvc.carts.validation import ItemChange, NewItem, validate_changes
 from cartsvc.errors import CurrencyMismatch, InvalidRequest, LimitExceeded
 from tests.support import strategies
 from tests.support.carts import (
@@ -134,10 +127,89 @@ def test_a_limit_counts_what_was_sent() -> None:
     assert pointers(error) == ["/product_id"]
 
 
+def test_a_stored_text_can_be_sent_back() -> None:
+    """What NFC has made longer than its limit is allowed as it is stored, and makes the same item."""
+    for character in ("\ufb2c", "\u1ec7\u0327"):
+        length = 64 // len(character) * len(character)
+        line = NewItem(
+            character * (128 // len(character)), 1, {character * (length // len(character)): character * 128}
+        )
+        (item,) = additions(line).items
+        assert len(item.product_id) > 128
+        assert additions(NewItem(item.product_id, 1, dict(item.options))).items == (item,)
+
+
+@given(st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=6))
+def test_any_stored_text_can_be_sent_back(text: str) -> None:
+    """Whatever characters were sent, up to the limit."""
+    rule = PRODUCT_ID.up_to(len(text))
+    assert rule.allows(text)
+    assert rule.allows(strategies.nfc(text))
+
+
+@pytest.mark.parametrize(
+    "product_id", ["x" * 129, "\u00e9" * 129, "e\u0301" * 65, "\u05e9\u05bc\u05c1" * 129, "x" + "\u0331" * 384]
+)
+def test_a_long_text_is_allowed_only_as_nfc_makes_it(product_id: str) -> None:
+    """Only combining characters of a text in NFC exceed the limit, and at most threefold."""
+    with pytest.raises(InvalidRequest):
+        additions(NewItem(product_id, 1))
+
+
+def test_two_option_names_equal_in_nfc() -> None:
+    """The second one is the fault, with its own code."""
+    with pytest.raises(InvalidRequest) as error:
+        additions(NewItem("a", 1, {"\u00e9": "1", "e\u0301": "2"}))
+    assert [(fault.pointer, fault.code) for fault in error.value.faults] == [("/options/e\u0301", "duplicate")]
+
+
+def test_faults_have_codes_and_numbers() -> None:
+    """A page words its own messages: it gets the limit, the value and the currency, each where it applies."""
+    line = NewItem("", 1000, {"x" * 65: "", "\0": "", "n": "x" * 257, "m": "\0"}, -1, "eur", "/items/3")
+    with pytest.raises(InvalidRequest) as error:
+        additions(NewItem("a", 0, unit_price=10**10 + 1, pointer="/items/2"), line, NewItem("b", 1, currency="USD"))
+    assert [(fault.pointer, fault.code, fault.limit, fault.value, fault.currency) for fault in error.value.faults] == [
+        ("/items/2/quantity", "invalid_value", UNSET, 0, UNSET),
+        ("/items/2/unit_price", "max_unit_price", 10**10, 10**10 + 1, UNSET),
+        ("/items/2/currency", "currency_required", UNSET, UNSET, UNSET),
+        ("/items/3/product_id", "invalid_value", UNSET, UNSET, UNSET),
+        ("/items/3/quantity", "max_quantity", 999, 1000, UNSET),
+        ("/items/3/options", "max_option_name", 64, 65, UNSET),
+        ("/items/3/options", "invalid_value", UNSET, UNSET, UNSET),
+        ("/items/3/options/n", "max_option_value", 256, 257, UNSET),
+        ("/items/3/options/m", "invalid_value", UNSET, UNSET, UNSET),
+        ("/items/3/unit_price", "invalid_value", UNSET, -1, UNSET),
+        ("/items/3/currency", "invalid_value", UNSET, UNSET, UNSET),
+        ("/unit_price", "currency_without_price", UNSET, UNSET, UNSET),
+        ("/currency", "currency_mismatch", UNSET, UNSET, "eur"),
+    ]
+
+
+def test_limits_of_the_whole_request_are_named_beside_other_faults() -> None:
+    """The items that are right by themselves are added up all the same."""
+    lines = [
+        NewItem("b", 500, pointer="/items/0"),
+        NewItem("a", 0, pointer="/items/1"),
+        NewItem("b", 500, pointer="/items/2"),
+    ]
+    with pytest.raises(InvalidRequest) as error:
+        additions(*lines)
+    assert [(fault.pointer, fault.code, fault.item_id) for fault in error.value.faults] == [
+        ("/items/1/quantity", "invalid_value", UNSET),
+        ("/items/2/quantity", "max_quantity", "b"),
+    ]
+
+
 def test_no_character_grows_more_than_threefold() -> None:
     """What is stored is bounded: no character of Unicode becomes more than NFC_GROWTH ones."""
     most = max(len(strategies.nfc(chr(code))) for code in range(sys.maxunicode + 1))
     assert most == NFC_GROWTH
+
+
+def test_what_grows_is_followed_by_characters_that_do_not_count() -> None:
+    """So a text in NFC has no more characters that count than the text that was sent."""
+    added = {each for code in range(sys.maxunicode + 1) for each in strategies.nfc(chr(code))[1:]}
+    assert {each for each in added if not unicodedata.combining(each)} == set(GROWN)
 
 
 @pytest.mark.parametrize("version", [1, MAX_VERSION - 2, MAX_VERSION - 1, MAX_VERSION])
@@ -172,7 +244,7 @@ def test_a_currency_is_three_capital_letters(currency: str) -> None:
         additions(NewItem("a", 1), currency=currency)
     assert pointers(error) == ["/currency"]
     with pytest.raises(InvalidRequest) as error:
-        check_change(ItemChange(unit_price=5, currency=currency), limits=LIMITS)
+        validate_changes([ItemChange(unit_price=5, currency=currency)], limits=LIMITS)
     assert pointers(error) == ["/currency"]
 
 
@@ -304,7 +376,7 @@ def test_all_faults_are_named_at_once() -> None:
 def test_invalid_changes(change: ItemChange, expected: list[str]) -> None:
     """An empty or wrong change is rejected; all its faults are listed at once."""
     with pytest.raises(InvalidRequest) as error:
-        check_change(change, limits=LIMITS)
+        validate_changes([change], limits=LIMITS)
     assert pointers(error) == expected
 
 
@@ -319,7 +391,7 @@ def test_invalid_changes(change: ItemChange, expected: list[str]) -> None:
 )
 def test_valid_changes(change: ItemChange) -> None:
     """Both ends of each range."""
-    check_change(change, limits=LIMITS)
+    validate_changes([change], limits=LIMITS)
 
 
 # ---- limits: what the request breaks together with the cart ----
@@ -440,7 +512,7 @@ LOWER = Limits(max_quantity=100, max_items=2, max_cart_bytes=30)
         lambda: changed(OVER, "a", ItemChange(unit_price=10**6 - 1, currency="EUR"), limits=LOWER),
         lambda: added(OVER, NewItem("c", 1), limits=LOWER),
         lambda: added(OVER, priced("d", 1, 0), limits=LOWER),
-        lambda: replace(OVER, additions(NewItem("a", 100), limits=LOWER), revision=LATER),
+        lambda: replace(OVER, additions(NewItem("a", 100), limits=LOWER), limits=LOWER, revision=LATER),
     ],
 )
 def test_cart_over_a_lowered_limit_is_usable(change: Callable[[], Cart]) -> None:

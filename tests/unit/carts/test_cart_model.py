@@ -9,21 +9,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from cartsvc.carts.cart import (
-    MAX_SUBTOTAL,
-    Cart,
-    ItemChange,
-    Limits,
-    NewItem,
-    Revision,
-    add,
-    check_change,
-    derive_item_id,
-    remove_item,
-    replace,
-    set_item,
-    subtotal,
-)
+from cartsvc.carts.cart import MAX_SUBTOTAL, Cart, Limits, Revision, add, derive_item_id, remove_item, replace, subtotal
+from cartsvc.carts.update import check_items, update_items
+from cartsvc.carts.validation import ItemChange, NewItem, validate_changes
 from cartsvc.errors import CartsvcError, CurrencyMismatch, InvalidRequest, ItemNotFound, LimitExceeded
 from tests.support.carts import (
     additions,
@@ -131,7 +119,7 @@ class CartMachine(RuleBasedStateMachine):
 
         def actual(revision: Revision) -> Cart:
             gathered = additions(*lines, limits=self.limits, at=self.at, currency=currency)
-            return replace(self.cart, gathered, revision=revision)
+            return replace(self.cart, gathered, limits=self.limits, revision=revision)
 
         self._compare(expected, actual)
 
@@ -164,8 +152,9 @@ class CartMachine(RuleBasedStateMachine):
 
         def actual(revision: Revision) -> Cart:
             assert self.cart is not None
-            check_change(change, limits=self.limits)
-            return set_item(self.cart, wanted, change, limits=self.limits, revision=revision)
+            changes = validate_changes([msgspec.structs.replace(change, item_id=wanted)], limits=self.limits)
+            check_items(self.cart, changes)
+            return update_items(self.cart, changes, limits=self.limits, revision=revision)
 
         self._compare(expected, actual)
 
@@ -265,7 +254,7 @@ class CartMachine(RuleBasedStateMachine):
     def _size(model: Model) -> int:
         return len(
             msgspec.msgpack.encode(
-                [[each, e.product, e.options, e.quantity, e.price, e.added_at] for each, e in model.items()]
+                [[each, e.product, e.options, e.quantity, e.price, e.added_at, ()] for each, e in model.items()]
             )
         )
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cartsvc.carts.cart import STRATEGIES, Limits, NewItem
+from cartsvc.carts.cart import Limits
+from cartsvc.carts.combine import STRATEGIES
 from cartsvc.carts.conditions import Outcome, WriteConditions
 from cartsvc.carts.record import Policy
+from cartsvc.carts.validation import NewItem
 from cartsvc.errors import (
     CartNotFound,
     CartSealed,
@@ -47,7 +49,7 @@ from tests.support.services import make_service, racing
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cartsvc.carts.cart import Strategy
+    from cartsvc.carts.combine import Strategy
 
 
 # ---- crashes ----

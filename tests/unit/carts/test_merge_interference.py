@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cartsvc.carts.cart import NewItem
+from cartsvc.carts.validation import NewItem
 from cartsvc.errors import CartNotFound, CartSealed, LimitExceeded
 from tests.support.merge_scenario import (
     ANNOUNCE,
@@ -259,15 +259,15 @@ def test_target_that_is_itself_being_merged(
         (False, "before", SEAL, 3, (0, 3), (0, 4)),
         (False, "before", MOVE, 3, (0, 6), (1, 6)),
         (False, "before", REMOVE, 3, (0, 6), (1, 6)),
-        (False, "after", REMOVE, 3, (0, 6), (1, 6)),
+        (False, "after", REMOVE, 3, (0, 6), (0, 6)),  # closed
         (False, "before", MOVE, 11, (0, 6), (1, 6)),
         # With keys the record stays, and its seal with it.
         (True, "before", SEAL, 3, (0, 3), (0, 4)),
         (True, "before", MOVE, 3, (0, 6), (0, 6)),
         (True, "before", REMOVE, 3, (0, 6), (0, 6)),
-        (True, "after", REMOVE, 3, (0, 6), (1, 6)),
+        (True, "after", REMOVE, 3, (0, 6), (0, 6)),
         (True, "before", MOVE, 6, (0, 6), (0, 4)),
-        (True, "before", REMOVE, 6, (0, 6), (1, 6)),
+        (True, "before", REMOVE, 6, (0, 6), (0, 6)),  # the write resolves the merge, which closes the guest
         (True, "before", MOVE, 11, (0, 6), (0, 4)),
     ],
 )

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cartsvc.carts.cart import ItemChange, NewItem
 from cartsvc.carts.conditions import Outcome
+from cartsvc.carts.validation import ItemChange, NewItem
 from cartsvc.errors import (
     CartNotFound,
     CartSealed,
@@ -74,7 +74,7 @@ WRITES: dict[str, tuple[Callable[[MergeScenario], object], End, End]] = {
         ({"z": 2}, {"d": 4}),
     ),
     "set_item": (
-        lambda s: s.others.set_item(SOURCE, "a", ItemChange(quantity=2), conditions=NONE),
+        lambda s: s.others.update_item(SOURCE, "a", ItemChange(quantity=2), conditions=NONE),
         ({"a": 2}, {"d": 4}),
         (CartNotFound, {"d": 4}),
     ),
@@ -288,7 +288,7 @@ def test_late_unseal_leaves_a_later_merge_alone(scenario: MergeScenario) -> None
     scenario.put(TARGET, a=6)
 
     def retry() -> None:
-        scenario.others.set_item(TARGET, "a", ItemChange(quantity=1), conditions=NONE)
+        scenario.others.update_item(TARGET, "a", ItemChange(quantity=1), conditions=NONE)
         scenario.crash_merge("after", 5)  # aborted, unsealed, announced, sealed, moved
 
     scenario.store.plan(before={REMOVE: retry})

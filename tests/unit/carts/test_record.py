@@ -50,8 +50,12 @@ def test_the_bytes_of_format_1_are_these() -> None:
     data = bytes.fromhex(
         "0196a17497a1650290a34555520304059194c4016bc40172ccc8069195a16da173c3070894a169a167a373756d09cd012c"
     )
-    assert encode(record) == data
-    assert decode(data) == record
+    assert decode(data) == record  # as before metadata and closed guests
+    longer = bytes.fromhex(
+        "0197a17498a1650290a3455552030405909194c4016bc40172ccc8069195a16da173c3070894a169a167a373756d09cd012c00"
+    )
+    assert encode(record) == longer
+    assert decode(longer) == record
 
 
 @pytest.mark.parametrize("number", [b"", b"\x00", b"\x02", b"\xff"])
@@ -261,6 +265,16 @@ def test_record_expires_with_its_last_part(record: Record, expires_at: int) -> N
     assert written(record).expires_at == expires_at
 
 
+def test_a_record_is_closed_until_its_time() -> None:
+    """It has neither cart nor seal, is kept until then, and a later write finds it open."""
+    closed = FULL.merged_away(NOW + 500)
+    assert (closed.cart, closed.seal, closed.merge_marks) == (None, None, FULL.merge_marks)
+    only_closed = EMPTY.merged_away(NOW + 500)
+    assert (written(only_closed).closed_until, written(only_closed).expires_at) == (NOW + 500, NOW + 500)
+    assert next_record(FULL, EMPTY.merged_away(NOW), revision=STAMP, policy=POLICY) is None
+    assert written(EMPTY.merged_away(NOW).with_cart(LIVE)).closed_until == 0
+
+
 def test_keys_that_exceed_the_bound_do_not_count() -> None:
     """A key that is dropped does not keep the record."""
     keys = [key(1, at=NOW + 500), key(2), key(3), key(4)]
@@ -279,6 +293,8 @@ def test_written_records_hold_together(new: Record, old: Record | None) -> None:
     ends = [each.at + POLICY.idempotency_ttl_ms for each in record.idempotency_keys] + [
         mark.expires_at for mark in record.merge_marks
     ]
+    if record.closed_until:
+        ends.append(record.closed_until)
     assert len(record.idempotency_keys) <= POLICY.max_idempotency_keys
     assert all(end > NOW for end in ends)
     assert record.expires_at == max(ends + ([record.cart.expires_at] if record.cart else []))

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cartsvc.carts.cart import Cart, ItemChange, Limits, NewItem, subtotal
+from cartsvc.carts.cart import Cart, Limits, subtotal
 from cartsvc.carts.conditions import Outcome, WriteConditions
 from cartsvc.carts.record import IdempotencyKey, MergeMark, Policy, Record, Seal
+from cartsvc.carts.validation import ItemChange, NewItem
 from cartsvc.errors import (
     CartNotFound,
     CartsvcError,
@@ -88,8 +89,8 @@ def test_what_was_never_made_is_absent(shop: Shop) -> None:
     """Nothing but adding and replacing makes a cart; reading, changing and removing find none."""
     tries: list[Callable[[], object]] = [
         lambda: shop.service.get_item("u", "a"),
-        lambda: shop.service.set_item("u", "a", ItemChange(quantity=1), conditions=NONE),
-        lambda: shop.service.set_item("u", "a", ItemChange(quantity=0), conditions=NONE),
+        lambda: shop.service.update_item("u", "a", ItemChange(quantity=1), conditions=NONE),
+        lambda: shop.service.update_item("u", "a", ItemChange(quantity=0), conditions=NONE),
         lambda: shop.service.remove_item("u", "a", conditions=NONE),
         lambda: shop.service.remove("u", conditions=NONE),
     ]
@@ -178,8 +179,8 @@ def test_a_request_that_changes_nothing_slides_nothing(shop: Shop) -> None:
     shop.add(*lines)
     before = shop.record()
     shop.clock.advance(TTL // 2)
-    shop.service.set_item("u", "a", ItemChange(quantity=2), conditions=NONE)
-    shop.service.set_item("u", "a", ItemChange(unit_price=5, currency="EUR"), conditions=NONE)
+    shop.service.update_item("u", "a", ItemChange(quantity=2), conditions=NONE)
+    shop.service.update_item("u", "a", ItemChange(unit_price=5, currency="EUR"), conditions=NONE)
     assert shop.replace(lines).status == 200
     assert shop.record() == before
     shop.clock.advance(TTL // 2)
@@ -227,8 +228,8 @@ def test_versions_count_changes(shop: Shop) -> None:
     versions = [
         shop.add(NewItem("a", 1), NewItem("b", 1)).version,
         shop.add(NewItem("a", 1)).version,
-        there(shop.service.set_item("u", "a", ItemChange(quantity=2), conditions=NONE)).version,
-        there(shop.service.set_item("u", "a", ItemChange(quantity=0), conditions=NONE)).version,
+        there(shop.service.update_item("u", "a", ItemChange(quantity=2), conditions=NONE)).version,
+        there(shop.service.update_item("u", "a", ItemChange(quantity=0), conditions=NONE)).version,
         there(shop.service.remove_item("u", "b", conditions=NONE)).version,
         there(shop.replace([])).version,
         there(shop.replace([NewItem("c", 1)])).version,
@@ -291,7 +292,7 @@ def _try(shop: Shop, cart: Cart | None, kind: str, what: object) -> bool:
                 service.replace("u", lines, currency=cart.currency, conditions=NONE)
             case "set", (int(place), int(quantity)):
                 wanted = [*ids, "none such"][place % (len(ids) + 1)]
-                service.set_item("u", wanted, ItemChange(quantity=quantity), conditions=NONE)
+                service.update_item("u", wanted, ItemChange(quantity=quantity), conditions=NONE)
             case "remove item", int(place):
                 service.remove_item("u", [*ids, "none such"][place % (len(ids) + 1)], conditions=NONE)
             case "remove", _:
@@ -323,10 +324,13 @@ def _try(shop: Shop, cart: Cart | None, kind: str, what: object) -> bool:
             InvalidRequest,
         ),
         (lambda s: s.replace("u", [], currency="eur", conditions=NONE), InvalidRequest),
-        (lambda s: s.set_item("u", "a", ItemChange(), conditions=NONE), InvalidRequest),
-        (lambda s: s.set_item("u", "a", ItemChange(quantity=11), conditions=NONE), InvalidRequest),
-        (lambda s: s.set_item("u", "b", ItemChange(quantity=1), conditions=NONE), ItemNotFound),
-        (lambda s: s.set_item("u", "a", ItemChange(unit_price=1, currency="USD"), conditions=NONE), CurrencyMismatch),
+        (lambda s: s.update_item("u", "a", ItemChange(), conditions=NONE), InvalidRequest),
+        (lambda s: s.update_item("u", "a", ItemChange(quantity=11), conditions=NONE), InvalidRequest),
+        (lambda s: s.update_item("u", "b", ItemChange(quantity=1), conditions=NONE), ItemNotFound),
+        (
+            lambda s: s.update_item("u", "a", ItemChange(unit_price=1, currency="USD"), conditions=NONE),
+            CurrencyMismatch,
+        ),
         (lambda s: s.remove_item("u", "b", conditions=NONE), ItemNotFound),
     ],
 )
@@ -344,7 +348,7 @@ def test_what_is_refused_changes_nothing(call: Callable[[CartService], object], 
 def test_a_wrong_change_is_told_before_the_cart_is_looked_for(shop: Shop) -> None:
     """A request that is wrong by itself is wrong whatever there is."""
     with pytest.raises(InvalidRequest):
-        shop.service.set_item("absent", "a", ItemChange(quantity=-1), conditions=NONE)
+        shop.service.update_item("absent", "a", ItemChange(quantity=-1), conditions=NONE)
 
 
 def test_a_full_store_changes_nothing() -> None:
@@ -356,7 +360,7 @@ def test_a_full_store_changes_nothing() -> None:
     with pytest.raises(StoreFull):
         shop.add(*[NewItem(f"b{n}", 1, {"o": "x" * 200}) for n in range(9)])
     assert shop.record() == before
-    assert there(shop.service.set_item("u", "a", ItemChange(quantity=1), conditions=NONE)).items[0].quantity == 1
+    assert there(shop.service.update_item("u", "a", ItemChange(quantity=1), conditions=NONE)).items[0].quantity == 1
     shop.service.remove("u", conditions=NONE)
     assert shop.service.get("u") is None
 
@@ -369,8 +373,8 @@ def test_a_lowered_limit_leaves_carts_usable(shop: Shop) -> None:
         later.add("u", [NewItem("a", 1)], conditions=NONE)
     with pytest.raises(LimitExceeded):
         later.add("u", [NewItem("d", 1)], conditions=NONE)
-    later.set_item("u", "a", ItemChange(unit_price=5, currency="EUR"), conditions=NONE)
-    later.set_item("u", "b", ItemChange(quantity=10), conditions=NONE)
+    later.update_item("u", "a", ItemChange(unit_price=5, currency="EUR"), conditions=NONE)
+    later.update_item("u", "b", ItemChange(quantity=10), conditions=NONE)
     cart = there(later.remove_item("u", "c", conditions=NONE))
     assert [(item.item_id, item.quantity) for item in cart.items] == [("a", 50), ("b", 10)]
 

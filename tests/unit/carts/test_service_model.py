@@ -16,17 +16,19 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from cartsvc.carts.cart import ItemChange, Limits, NewItem
+from cartsvc.carts.cart import Limits
 from cartsvc.carts.conditions import ANY_TAG, Outcome, WriteConditions
 from cartsvc.carts.merge import Merger
 from cartsvc.carts.record import Policy
 from cartsvc.carts.service import CartService
+from cartsvc.carts.validation import ItemChange, NewItem
 from cartsvc.errors import CartsvcError
 from cartsvc.stores import open_store
 from cartsvc.stores.urls import parse_store_url
+from tests.support.carts import id_of, options_of
 from tests.support.clock import FakeClock
 from tests.support.faults import Crash, FaultyStore, crash
-from tests.support.model import DAY, HOUR, Expected, Model, Rejected, Request
+from tests.support.model import DAY, HOUR, Change, Expected, Line, Model, Rejected, Request
 from tests.support.valkeys import cluster, valkey
 
 if TYPE_CHECKING:
@@ -35,13 +37,14 @@ if TYPE_CHECKING:
 
     from cartsvc.carts.cart import Cart
     from tests.support import model
+    from tests.support.postgresqls import Postgresql
 
 pytestmark = [pytest.mark.search, pytest.mark.server]
 
 USERS = ["alice", "bob", "guest-1"]
-PRODUCTS = ["a", "b", "c", "d"]
+PRODUCTS = ["a", "a/M", "b", "c"]  # a product, or a product and its size
 MONEY = ["EUR", "USD"]
-POLICY = Policy(limits=Limits(max_quantity=9, max_items=3), max_idempotency_keys=3)
+POLICY = Policy(limits=Limits(max_quantity=9, max_items=3, max_metadata=2), max_idempotency_keys=3)
 
 users = st.sampled_from(USERS)
 products = st.sampled_from(PRODUCTS)
@@ -58,17 +61,34 @@ conditions = st.fixed_dictionaries(
 NO_CONDITIONS = {"key": None, "tag": None, "create": False}
 pairs = st.permutations(USERS)
 strategies = st.sampled_from(["sum", "sum", "max", "keep", "replace"])
+on_limits = st.sampled_from(["refuse", "clamp"])
+members = st.sampled_from([(), (("n", "1"),), (("n", "2"),), (("m", "1"), ("n", "1")), (("o", "\n"),)])
+maybe_members = st.none() | members
 keys = st.none() | st.sampled_from(["k1", "k2"])
 deaths = st.tuples(st.integers(1, 6), st.sampled_from(["before", "after"]))
 times = st.sampled_from([1, 4_000, 6_000, 61_000, HOUR, DAY - 1000, DAY, 8 * DAY, 31 * DAY])
 
 
 @st.composite
-def some_lines(draw: st.DrawFn) -> tuple[tuple[str, int, int | None, str], ...]:
+def some_lines(draw: st.DrawFn) -> tuple[Line, ...]:
     """One or two lines, in one currency, right by themselves."""
     money = draw(st.sampled_from(MONEY))
-    lines = draw(st.lists(st.tuples(products, st.integers(1, 4), prices), min_size=1, max_size=2))
-    return tuple((product, quantity, price, money) for product, quantity, price in lines)
+    lines = draw(st.lists(st.tuples(products, st.integers(1, 4), prices, maybe_members), min_size=1, max_size=2))
+    return tuple(Line(name, quantity, price, money, metadata) for name, quantity, price, metadata in lines)
+
+
+@st.composite
+def some_changes(draw: st.DrawFn) -> tuple[Change, ...]:
+    """Changes of one to three items, in one currency, right by themselves."""
+    money = draw(st.sampled_from(MONEY))
+    found = []
+    for name in draw(st.lists(products, min_size=1, max_size=3, unique=True)):
+        quantity, price, metadata = draw(st.none() | st.integers(0, 9)), draw(prices), draw(maybe_members)
+        size = draw(st.sampled_from([None, None, "", "M"]))
+        if (quantity, price, metadata, size) == (None, None, None, None):
+            quantity = 1
+        found.append(Change(name, quantity, price, money, metadata, size))
+    return tuple(found)
 
 
 class Stage:
@@ -108,6 +128,7 @@ class Machine(RuleBasedStateMachine):
         self.model = Model(
             max_quantity=limits.max_quantity,
             max_items=limits.max_items,
+            max_metadata=limits.max_metadata,
             max_idempotency_keys=POLICY.max_idempotency_keys,
             now=self.clock.now,
         )
@@ -163,6 +184,8 @@ class Machine(RuleBasedStateMachine):
             assert told == expected
             return
         assert (told.status, told.replayed) == (expected.status, expected.replayed)
+        cuts = [(cut.item_id, cut.code, cut.requested, cut.applied) for cut in told.adjustments]
+        assert cuts == [(id_of(name), *rest) for name, *rest in expected.cuts]
         self.compare(told.cart, expected.cart)
 
     def call_and_catch(self, request: Request) -> Outcome | str:
@@ -191,7 +214,7 @@ class Machine(RuleBasedStateMachine):
         except Rejected as refused:
             return refused.kind
 
-    def call(self, request: Request) -> Outcome:
+    def call(self, request: Request) -> Outcome:  # noqa: PLR0911 - one for each operation
         """Send it to the service."""
         user, (operation, *arguments) = request.user, request.what
         conditions = WriteConditions(
@@ -203,17 +226,19 @@ class Machine(RuleBasedStateMachine):
         match operation, arguments:
             case "add", [lines]:
                 return self.service.add(user, as_lines(lines), conditions=conditions)
-            case "replace", [lines]:
-                return self.service.replace(user, as_lines(lines), currency=None, conditions=conditions)
-            case "set", [product, quantity, price, money]:
-                change = ItemChange(quantity, price, None if price is None else money)
-                return self.service.set_item(user, product, change, conditions=conditions)
-            case "remove_item", [product]:
-                return self.service.remove_item(user, product, conditions=conditions)
+            case "replace", [lines, metadata]:
+                given = None if metadata is None else dict(metadata)
+                return self.service.replace(user, as_lines(lines), currency=None, metadata=given, conditions=conditions)
+            case "update", [changes]:
+                return self.service.update_items(user, as_changes(changes), conditions=conditions)
+            case "describe", [metadata]:
+                return self.service.update(user, dict(metadata), conditions=conditions)
+            case "remove_item", [name]:
+                return self.service.remove_item(user, id_of(name), conditions=conditions)
             case "remove", []:
                 return self.service.remove(user, conditions=conditions)
-            case "merge", [source, strategy]:
-                return self.service.merge(user, source, strategy, conditions=conditions)
+            case "merge", [source, strategy, on_limit]:
+                return self.service.merge(user, source, strategy, on_limit, conditions=conditions)
         raise AssertionError(operation)
 
     def compare(self, cart: Cart | None, expected: model.Cart | None) -> None:
@@ -221,9 +246,12 @@ class Machine(RuleBasedStateMachine):
         if cart is None or expected is None:
             assert cart is expected
             return
-        items = [(item.item_id, item.quantity, item.unit_price, item.added_at) for item in cart.items]
-        assert items == [(name, item.quantity, item.price, item.added_at) for name, item in expected.items.items()]
-        assert cart.currency == expected.currency
+        items = [(each.item_id, each.quantity, each.unit_price, each.added_at, each.metadata) for each in cart.items]
+        assert items == [
+            (id_of(name), each.quantity, each.price, each.added_at, each.metadata)
+            for name, each in expected.items.items()
+        ]
+        assert (cart.currency, cart.metadata) == (expected.currency, expected.metadata)
         assert cart.version == expected.version
         assert (cart.created_at, cart.updated_at, cart.expires_at) == (
             expected.created_at,
@@ -244,30 +272,22 @@ class ServiceMachine(Machine):
         """A client adds."""
         self.send(user, ("add", lines), conditions, fault)
 
-    @rule(user=users, lines=some_lines(), conditions=conditions, fault=faults)
-    def replace(self, user: str, lines: tuple[object, ...], conditions: dict[str, Any], fault: Any) -> None:
-        """A client puts a whole cart."""
-        self.send(user, ("replace", lines), conditions, fault)
-
-    @rule(
-        user=users,
-        product=products,
-        quantity=st.integers(0, 9),
-        price=prices,
-        money=st.sampled_from(MONEY),
-        conditions=conditions,
-        fault=faults,
-    )
-    def set_item(
-        self, *, user: str, product: str, quantity: int, price: int | None, money: str, conditions: Any, fault: Any
+    @rule(user=users, lines=some_lines(), metadata=maybe_members, conditions=conditions, fault=faults)
+    def replace(
+        self, *, user: str, lines: tuple[object, ...], metadata: object, conditions: dict[str, Any], fault: Any
     ) -> None:
-        """A client sets a quantity, or a price, or both."""
-        self.send(
-            user,
-            ("set", product, None if quantity == 1 and price is not None else quantity, price, money),
-            conditions,
-            fault,
-        )
+        """A client puts a whole cart."""
+        self.send(user, ("replace", lines, metadata), conditions, fault)
+
+    @rule(user=users, changes=some_changes(), conditions=conditions, fault=faults)
+    def update(self, user: str, changes: tuple[Change, ...], conditions: dict[str, Any], fault: Any) -> None:
+        """A client changes items: quantities, prices, metadata, sizes."""
+        self.send(user, ("update", changes), conditions, fault)
+
+    @rule(user=users, metadata=members, conditions=conditions, fault=faults)
+    def describe(self, user: str, metadata: object, conditions: dict[str, Any], fault: Any) -> None:
+        """A client sets the metadata of a cart."""
+        self.send(user, ("describe", metadata), conditions, fault)
 
     @rule(user=users, product=products, conditions=conditions, fault=faults)
     def remove_item(self, user: str, product: str, conditions: dict[str, Any], fault: Any) -> None:
@@ -282,12 +302,13 @@ class ServiceMachine(Machine):
     @rule(
         pair=st.permutations(USERS),
         strategy=st.sampled_from(["sum", "max", "keep", "replace"]),
+        on_limit=on_limits,
         conditions=conditions,
         fault=faults,
     )
-    def merge(self, pair: list[str], strategy: str, conditions: dict[str, Any], fault: Any) -> None:
+    def merge(self, *, pair: list[str], strategy: str, on_limit: str, conditions: dict[str, Any], fault: Any) -> None:
         """A client merges one cart into another."""
-        self.send(pair[0], ("merge", pair[1], strategy), conditions, fault)
+        self.send(pair[0], ("merge", pair[1], strategy, on_limit), conditions, fault)
 
     @rule(milliseconds=times)
     def some_time(self, milliseconds: int) -> None:
@@ -301,22 +322,22 @@ class MergeMachine(Machine):
     @rule(user=users, product=st.sampled_from("ab"), quantity=st.integers(1, 3), price=st.sampled_from([None, None, 1]))
     def add(self, user: str, product: str, quantity: int, price: int | None) -> None:
         """A client adds; what is sealed for long is settled by that."""
-        self.send(user, ("add", ((product, quantity, price, MONEY[0]),)), NO_CONDITIONS, None)
+        self.send(user, ("add", (Line(product, quantity, price, MONEY[0]),)), NO_CONDITIONS, None)
 
     @rule(user=users, fault=deaths)
     def die_adding(self, user: str, fault: Any) -> None:
         """A client adds, and the process dies; perhaps while it settles."""
-        self.send(user, ("add", (("c", 1, None, MONEY[0]),)), NO_CONDITIONS, fault)
+        self.send(user, ("add", (Line("c", 1),)), NO_CONDITIONS, fault)
 
-    @rule(pair=pairs, strategy=strategies, key=keys, fault=deaths)
-    def die_merging(self, pair: list[str], strategy: str, key: str | None, fault: Any) -> None:
+    @rule(pair=pairs, strategy=strategies, on_limit=on_limits, key=keys, fault=deaths)
+    def die_merging(self, *, pair: list[str], strategy: str, on_limit: str, key: str | None, fault: Any) -> None:
         """A client merges, and the process dies on the way."""
-        self.send(pair[0], ("merge", pair[1], strategy), NO_CONDITIONS | {"key": key}, fault)
+        self.send(pair[0], ("merge", pair[1], strategy, on_limit), NO_CONDITIONS | {"key": key}, fault)
 
-    @rule(pair=pairs, strategy=strategies, key=keys)
-    def merge(self, pair: list[str], strategy: str, key: str | None) -> None:
+    @rule(pair=pairs, strategy=strategies, on_limit=on_limits, key=keys)
+    def merge(self, pair: list[str], strategy: str, on_limit: str, key: str | None) -> None:
         """A client merges."""
-        self.send(pair[0], ("merge", pair[1], strategy), NO_CONDITIONS | {"key": key}, None)
+        self.send(pair[0], ("merge", pair[1], strategy, on_limit), NO_CONDITIONS | {"key": key}, None)
 
     @rule(user=users)
     def remove(self, user: str) -> None:
@@ -332,16 +353,40 @@ class MergeMachine(Machine):
 def as_lines(lines: Any) -> list[NewItem]:
     """The lines as the API reads them."""
     return [
-        NewItem(product, quantity, {}, price, None if price is None else money)
-        for product, quantity, price, money in lines
+        NewItem(
+            name.partition("/")[0],
+            quantity,
+            options_of(name),
+            price,
+            None if price is None else money,
+            metadata=None if metadata is None else dict(metadata),
+        )
+        for name, quantity, price, money, metadata in lines
+    ]
+
+
+def as_changes(changes: tuple[Change, ...]) -> list[ItemChange]:
+    """The changes as the API reads them."""
+    return [
+        ItemChange(
+            each.quantity,
+            each.price,
+            None if each.price is None else each.money,
+            item_id=id_of(each.name),
+            options=None if each.size is None else options_of(each.next_name),
+            metadata=None if each.metadata is None else dict(each.metadata),
+            pointer=f"/items/{number}",
+        )
+        for number, each in enumerate(changes)
     ]
 
 
 # How much of what other searches take. Memory is the heart of the matter: 6,000 examples of each machine in a soak.
-SHARES = {"memory": 4, "valkey": 1, "cluster": 1 / 2}
+SHARES = {"memory": 4, "valkey": 1, "cluster": 1 / 2, "postgresql": 1 / 2}
+STORES = ["memory", "valkey", "cluster", pytest.param("postgresql", marks=pytest.mark.soak)]
 
 
-@pytest.fixture(scope="module", params=SHARES)
+@pytest.fixture(scope="module", params=STORES)
 def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     """Each store in turn."""
     with ExitStack() as stack:
@@ -351,6 +396,9 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
             case "cluster":
                 nodes = stack.enter_context(cluster())
                 url = "valkey+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+            case "postgresql":
+                there: Postgresql = request.getfixturevalue("postgresql_server")
+                url = there.url_of(there.empty_database())
             case _:
                 url = "memory://"
         stage = Stage(url, share=SHARES[request.param])

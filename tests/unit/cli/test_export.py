@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from cartsvc.carts.cart import NewItem
 from cartsvc.carts.conditions import WriteConditions
+from cartsvc.carts.validation import NewItem
 from cartsvc.cli.backup import read_line, write_line
 from cartsvc.errors import StoreError
 from tests.support import strategies
@@ -40,18 +40,19 @@ def test_what_goes_out_comes_in_as_it_was(cli: CartsCli, other: CartsCli) -> Non
     cli.fill()
     exported = cli.run("export")
     assert exported.exit_code == 0
-    assert exported.stderr == "6 exported, 0 unreadable\n"
-    assert len(cli.content()) == 6
+    assert exported.stderr == "7 exported, 0 unreadable\n"
+    assert len(cli.content()) == 7
     imported = other.run("import", stdin=exported.stdout_bytes)
     assert (imported.exit_code, imported.stdout) == (0, "")
-    assert imported.stderr.startswith("6 imported, 0 unchanged, 0 replaced, 0 skipped, 0 expired, 0 invalid, ")
+    assert imported.stderr.startswith("7 imported, 0 unchanged, 0 replaced, 0 skipped, 0 expired, 0 invalid, ")
     assert other.content() == cli.content()
     tags = [record.tag for store in (cli.store, other.store) for _, record in store.scan()]
-    assert len(set(tags)) == 12
+    assert len(set(tags)) == 14
     kinds = other.content()
     assert [len(kinds["alice"].idempotency_keys), len(kinds["alice"].merge_marks)] == [1, 1]
     assert kinds["bob"].cart is None
     assert kinds["guest-3"].seal is not None
+    assert kinds["guest-1"].closed_until > cli.clock.now
 
 
 def test_retries_stay_safe_across_a_move(cli: CartsCli, other: CartsCli) -> None:
@@ -70,16 +71,20 @@ def test_retries_stay_safe_across_a_move(cli: CartsCli, other: CartsCli) -> None
 
 @given(
     lines=st.lists(strategies.lines(), max_size=4),
+    metadata=strategies.metadata,
     user_id=strategies.user_ids,
     at=st.integers(0, 4_000_000_000_000),
     key=st.none() | st.binary(min_size=16, max_size=16),
 )
-def test_any_record_comes_back_as_it_was(lines: list[NewItem], user_id: str, at: int, key: bytes | None) -> None:
+def test_any_record_comes_back_as_it_was(
+    *, lines: list[NewItem], metadata: dict[str, str] | None, user_id: str, at: int, key: bytes | None
+) -> None:
     """Whatever the service makes of any request, at any millisecond: the line is one line and reads back the same."""
     clock = FakeClock(at)
     store = MemoryStore(clock=clock, limit=2**30)
     service = make_service(store, clock)
-    service.add(user_id, lines, conditions=WriteConditions(key_digest=key, fingerprint=bytes(16)))
+    conditions = WriteConditions(key_digest=key, fingerprint=bytes(16))
+    service.replace(user_id, lines, currency=None, metadata=metadata, conditions=conditions)
     record = store.get(user_id)
     assert record is not None
     line = write_line(user_id, record)
@@ -91,7 +96,7 @@ def test_a_line_can_be_read_by_people_and_by_later_versions(cli: CartsCli) -> No
     """Format 1, to the letter: a change of it is a new format, which reads this one."""
     make_service(cli.store, FakeClock(1_767_323_045_000)).add(
         "alice",
-        [NewItem("tee", 2, {"size": "M"}, 1999, "EUR")],
+        [NewItem("tee", 2, {"size": "M"}, 1999, "EUR", metadata={"gift": "for\nMum"})],
         conditions=WriteConditions(key_digest=bytes(16), fingerprint=b"\xff" * 16),
     )
     line = cli.run("export").stdout
@@ -101,11 +106,11 @@ def test_a_line_can_be_read_by_people_and_by_later_versions(cli: CartsCli) -> No
         + etag
         + '","version":1,'
         '"items":[{"item_id":"~8c05560463916580","product_id":"tee","options":{"size":"M"},"quantity":2,'
-        '"unit_price":1999,"added_at":"2026-01-02T03:04:05.000Z"}],"currency":"EUR",'
+        '"unit_price":1999,"added_at":"2026-01-02T03:04:05.000Z","metadata":{"gift":"for\\nMum"}}],"currency":"EUR",'
         '"created_at":"2026-01-02T03:04:05.000Z","updated_at":"2026-01-02T03:04:05.000Z",'
-        '"expires_at":"2026-02-01T03:04:05.000Z"},"seal":null,'
+        '"expires_at":"2026-02-01T03:04:05.000Z","metadata":{}},"seal":null,'
         '"keys":[{"key":"AAAAAAAAAAAAAAAAAAAAAA==","request":"/////////////////////w==","status":200,'
-        '"at":"2026-01-02T03:04:05.000Z"}],"marks":[]}\n'
+        '"at":"2026-01-02T03:04:05.000Z"}],"marks":[],"closed_until":null}\n'
     )
 
 
@@ -152,7 +157,7 @@ def test_nothing_but_records_is_on_standard_output(cli: CartsCli, arguments: lis
         "emil",
     }
     lines = exported.stderr.splitlines()
-    assert [line.partition(":")[0] for line in lines] == ["dora", "emil", "6 exported, 2 unreadable"]
+    assert [line.partition(":")[0] for line in lines] == ["dora", "emil", "7 exported, 2 unreadable"]
 
 
 def test_a_time_beyond_all_calendars_does_not_stop_a_backup(cli: CartsCli) -> None:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from cartsvc.carts.cart import MAX_VERSION, Limits, NewItem
+from cartsvc.carts.cart import MAX_VERSION, Limits
 from cartsvc.carts.conditions import WriteConditions
 from cartsvc.carts.merge import Merger
 from cartsvc.carts.record import (
@@ -27,6 +27,7 @@ from cartsvc.carts.record import (
 )
 from cartsvc.carts.record_check import CLOCK_TOLERANCE_MS
 from cartsvc.carts.service import CartService
+from cartsvc.carts.validation import NewItem
 from cartsvc.cli.backup import read_line, write_line
 from cartsvc.errors import CartsvcError, InvalidRequest
 from tests.support.carts_cli import CartsCli
@@ -38,7 +39,7 @@ from tests.support.memory_store import MemoryStore
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cartsvc.carts.cart import Strategy
+    from cartsvc.carts.combine import Strategy
     from cartsvc.carts.store import CartStore
 
 DAY = 86_400_000
@@ -226,6 +227,27 @@ WRONG: dict[str, Wrong] = {
         lambda line, of: line.update(keys=[], marks=[], expires_at=_time(_cart(of).expires_at + 1)),
     ),
     "expires too early": Wrong("/expires_at", lambda line, of: line.update(expires_at=_time(_cart(of).expires_at - 1))),
+    "metadata of the cart": _set("/cart/metadata", lambda _: {"": "x"}),
+    "metadata of an item": Wrong(
+        "/cart/items/0/metadata/n",
+        lambda line, _: line["cart"].update(items=[_ITEM | {"metadata": {"n": "\0"}}], currency=None),
+    ),
+    "closed with a cart": Wrong(
+        "/closed_until", lambda line, of: line.update(user_id="guest-1", closed_until=_time(of.now + 1))
+    ),
+    "closed, and no guest": Wrong(
+        "/closed_until",
+        lambda line, of: line.update(user_id="shopper", cart=None, seal=None, closed_until=_time(of.now + 1)),
+    ),
+    "closed forever": Wrong(
+        "/closed_until",
+        lambda line, of: line.update(
+            user_id="guest-1",
+            cart=None,
+            seal=None,
+            closed_until=_time(of.now + CART_TTL_RANGE_MS[1] + CLOCK_TOLERANCE_MS + 1),
+        ),
+    ),
     "nothing in it": Wrong("", lambda line, _: line.update(cart=None, seal=None, keys=[], marks=[])),
 }
 

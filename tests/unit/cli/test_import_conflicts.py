@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
-from cartsvc.carts.cart import NewItem
+from cartsvc.carts.validation import NewItem
 from cartsvc.cli.commands import carts_commands
 from cartsvc.errors import OutcomeUnknown, StoreError, StoreFull
 from tests.support.carts_cli import MUG, NONE, TEE, CartsCli, FaultyMemoryStore, fields_of
@@ -62,7 +62,7 @@ def test_running_it_again_does_nothing(cli: CartsCli, other: CartsCli, option: s
     other.run("import", stdin=backup)
     before = dict(other.store.scan())
     imported = other.run("import", "--on-conflict", option, stdin=backup)
-    assert (imported.exit_code, imported.stderr.startswith("0 imported, 6 unchanged, 0 replaced")) == (0, True)
+    assert (imported.exit_code, imported.stderr.startswith("0 imported, 7 unchanged, 0 replaced")) == (0, True)
     assert dict(other.store.scan()) == before
 
 
@@ -126,5 +126,5 @@ def test_a_store_in_trouble_stops_it(cli: CartsCli, other: CartsCli, trouble: Ex
     assert lines[2].startswith("Error: ")
     assert set(other.content()) == set(users[:3])
     other.store.errors = {}
-    assert "3 imported, 3 unchanged" in other.run("import", stdin=backup).stderr
+    assert "4 imported, 3 unchanged" in other.run("import", stdin=backup).stderr
     assert other.content() == cli.content()

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from cartsvc.carts.cart import MAX_LIMITS, MAX_VERSION, NewItem
+from cartsvc.carts.cart import MAX_LIMITS, MAX_VERSION
 from cartsvc.carts.record import (
     CART_TTL_RANGE_MS,
     IDEMPOTENCY_TTL_RANGE_MS,
     MAX_IDEMPOTENCY_KEYS,
     Policy,
 )
+from cartsvc.carts.validation import NewItem
 from cartsvc.errors import SettingsError
 from cartsvc.settings import Settings
 from tests.support.carts_cli import NONE, CartsCli, good_line
@@ -205,6 +206,8 @@ def test_the_limits_here_are_not_those_of_where_it_comes_from(cli: CartsCli, oth
         ("CARTSVC_MAX_OPTION_NAME", MAX_LIMITS.max_option_name),
         ("CARTSVC_MAX_OPTION_VALUE", MAX_LIMITS.max_option_value),
         ("CARTSVC_MAX_UNIT_PRICE", MAX_LIMITS.max_unit_price),
+        ("CARTSVC_MAX_METADATA", MAX_LIMITS.max_metadata),
+        ("CARTSVC_MAX_METADATA_VALUE", MAX_LIMITS.max_metadata_value),
         ("CARTSVC_IDEMPOTENCY_TTL", IDEMPOTENCY_TTL_RANGE_MS[1] // 1000),
         ("CARTSVC_IDEMPOTENCY_KEYS", MAX_IDEMPOTENCY_KEYS),
         ("CARTSVC_CART_TTL", CART_TTL_RANGE_MS[1] // 1000),
