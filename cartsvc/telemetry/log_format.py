@@ -28,7 +28,20 @@ _WITH_URI = "Error handling request"  # gunicorn adds the URI, which contains a 
 def log_formatter(kind: str) -> logging.Formatter:
     """Return a formatter (``json`` or ``text``) for all lines of a server, gunicorn's included."""
     renderer = JSONRenderer(serializer=_to_json) if kind == "json" else _to_text
-    return ProcessorFormatter(processors=[_members, renderer])
+    return _Formatter(processors=[_members, renderer])
+
+
+class _Formatter(ProcessorFormatter):
+    """structlog's formatter, without the copies that it makes of a record, for the lines of requests."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        if not hasattr(record, "fields"):
+            return super().format(record)
+        line: Any = {"_record": record, "event": record.msg}
+        for process in self.processors:
+            line = process(None, "", line)
+        return str(line)
 
 
 def _members(_logger: object, _name: str, event_dict: EventDict) -> EventDict:
