@@ -9,6 +9,7 @@ import msgspec
 from cartsvc import errors
 from cartsvc.api.problems import (
     DETAILS,
+    INSTANCE_PREFIX,
     MEDIA_TYPE,
     PROBLEM_BY_ERROR,
     PROBLEM_BY_STATUS,
@@ -93,6 +94,7 @@ def problem_schema(problem: Problem) -> dict[str, Any]:
         "title": {"type": "string"},
         "status": {"type": "integer", "format": "int64", "enum": [problem.status]},
         "detail": {"type": "string"},
+        "instance": {"type": "string", "format": "uri", "description": "`urn:cartsvc:request:` and the request's id."},
     }
     if problem.slug in _WITH_ERRORS:
         members["errors"] = {"type": "array", "items": {"$ref": "#/components/schemas/Fault"}}
@@ -140,4 +142,5 @@ def response(problems: Iterable[Problem]) -> dict[str, Any]:
 
 def _body(problem: Problem, detail: str, faults: Iterable[Fault] = ()) -> dict[str, Any]:
     body: dict[str, Any] = msgspec.json.decode(problem_response(problem, detail, faults=faults).data)
+    body["instance"] = INSTANCE_PREFIX + "5f0c8a2b91d34e67"
     return body

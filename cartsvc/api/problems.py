@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:cartsvc:problem:"
+INSTANCE_PREFIX = "urn:cartsvc:request:"
 _MAX_FAULTS = 20  # in one response, so it is not many times larger than the request
 _PASSED_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")  # headers of the framework's errors that are kept
 
@@ -137,6 +138,9 @@ def problem_response(
         "status": problem.status,
         "detail": detail,
     }
+    if request:  # false outside a request, where the OpenAPI document makes its examples
+        request.environ["cartsvc.problem"] = problem.slug  # for the log and the metrics
+        body["instance"] = INSTANCE_PREFIX + request.environ["HTTP_X_REQUEST_ID"]
     if listed := [_readable(fault) for fault in faults]:
         body["errors"] = listed
     body |= more or {}
