@@ -258,13 +258,15 @@ export class ShopCart {
     this.#user = undefined;
     const user = await this.#currentUser();
     const guest = this.#storedGuest() && (await this.#guest()); // with a token that is still valid
-    if (guest !== null && user !== null) {
-      const body = { from_user_id: guest.user_id, from_token: guest.token, ...how };
-      await this.#write("POST", "/merge", { body });
-      this.#forget(guest);
-    }
     this.channel?.postMessage(user?.user_id ?? "");
-    return guest === null || user === null ? this.load() : this.state;
+    if (guest === null || user === null) return this.load();
+    const body = { from_user_id: guest.user_id, from_token: guest.token, ...how };
+    const merged = await this.#write("POST", "/merge", { body }).catch(async (problem) => {
+      if (problem.status === 409) await this.load().catch(() => {}); // both carts stay; show the user's
+      throw problem;
+    });
+    this.#forget(guest);
+    return merged;
   }
 
   /** Forget the user, after the shop has ended the session. @returns {Promise<State>} */
