@@ -668,3 +668,9 @@ def test_nothing_has_a_default(client: Client) -> None:
     assert [
         steps for steps, node in _nodes(client.contract.document) if isinstance(node, dict) and "default" in node
     ] == []
+
+
+def test_no_schema_is_named_like_a_constructor() -> None:
+    """Generated Go has a function NewX for each schema X, which must not be the name of another schema."""
+    names = make_client().contract.document["components"]["schemas"].keys()
+    assert names & {f"New{name}" for name in names} == set()
