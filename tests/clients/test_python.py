@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.documents import DOCUMENTS, Document
+from tests.support.documents import DOCUMENTS, Document, code_of_page
 from tests.support.shops import shop
 
 pytestmark = pytest.mark.server
@@ -19,11 +19,14 @@ _BIN = Path(sys.executable).parent
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.file)
 def test_a_generated_client_adds_gets_merges_and_deletes(document: Document, tmp_path: Path) -> None:
-    """It is generated without a warning, and every member that the program reads has its type."""
+    """It is generated without a warning, and each result has its type; the code of docs/clients.md runs too."""
     generate = [_BIN / "openapi-python-client", "generate", "--meta=none", "--fail-on-warning"]
     _run([*generate, f"--path={document.path}", f"--output-path={tmp_path / 'cartsvc_client'}"], tmp_path)
     with shop(document) as (url, token):
         assert _run([sys.executable, _PROGRAM, url, *([token] if token else [])], tmp_path) == "204\n"
+        page = tmp_path / "page.py"
+        page.write_text(f"token = {token or 'none'!r}\n{code_of_page('python').replace('https://carts.example', url)}")
+        assert _run([sys.executable, page], tmp_path) == "1\n"  # as the program has deleted the cart
 
 
 def _run(command: list[str | Path], folder: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.documents import DOCUMENTS, Document
+from tests.support.documents import DOCUMENTS, Document, code_of_page
 from tests.support.npm import NODE_MODULES, run_node, run_package
 from tests.support.shops import shop
 
@@ -21,9 +21,13 @@ _ERROR = re.compile(r"(?m)^([\w.]+)\((\d+),\d+\): error (TS\d+): ")
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.file)
 def test_a_strict_program_uses_every_operation(document: Document, tmp_path: Path) -> None:
-    """It compiles and runs; each mistake fails to compile: an unknown type of a problem, an unknown code of a fault."""
+    """It compiles and runs, and the code of docs/clients.md compiles.
+
+    Each mistake fails to compile: an unknown type of a problem, an unknown code of a fault.
+    """
     for source in (*_SOURCES.iterdir(), _SOURCES.with_name("package.json")):
         shutil.copy(source, tmp_path)
+    (tmp_path / "page.ts").write_text("declare const token: string;\n" + code_of_page("ts"))
     (tmp_path / "node_modules").symlink_to(NODE_MODULES)
     generated = run_package("openapi-typescript", document.path, "--output", "schema.d.ts", cwd=tmp_path)
     assert generated.returncode == 0, generated.output

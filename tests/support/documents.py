@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,3 +39,10 @@ WITH_AUTH = Document(
     },
 )
 DOCUMENTS = (WITHOUT_AUTH, WITH_AUTH)
+
+
+def code_of_page(language: str) -> str:
+    """Return the one block of code in this language of docs/clients.md."""
+    page = (FOLDER.parent / "clients.md").read_text(encoding="utf-8")
+    (block,) = re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    return str(block)
