@@ -73,7 +73,7 @@ soak: .venv/.dev ## Run the randomised tests for an hour or longer; SEED=n repea
 		tests/stores/test_postgresql.py \
 		tests/system/test_model.py tests/system/test_schemathesis.py tests/system/test_hostile.py
 	SOAK_ROUNDS=20 $(BIN)/pytest -m "not browser" --hypothesis-seed=$(or $(SEED),random) \
-		tests/system/test_stores.py tests/system/test_postgresql.py tests/system/test_sentinel.py tests/system/test_workers.py \
+		tests/system/test_kills.py tests/system/test_postgresql.py tests/system/test_sentinel.py tests/system/test_workers.py \
 		tests/system/test_hostile.py::test_many_small_bodies
 
 lint: .venv/.dev ## Check style, types, import rules, Dockerfile and compose file

@@ -73,7 +73,7 @@ CALLS = {
     ("GET", "/cart/<user_id>/items/<item_id>"): Call(200),
     ("PATCH", "/cart/<user_id>/items/<item_id>"): Call(200, {"quantity": 2}),
     ("DELETE", "/cart/<user_id>/items/<item_id>"): Call(200),
-    ("POST", "/cart/<user_id>/merge"): Call(200, {"from_user_id": "carol", "from_token": token("carol")}),
+    ("POST", "/cart/<user_id>/merge"): Call(200, {"from_user_id": "carol", "from_token": token("carol", exp=2**32)}),
     ("POST", "/cart"): Call(201),
 }
 # Routes for all callers.
