@@ -17,8 +17,10 @@ from cartsvc.errors import SettingsError
 from cartsvc.server.hooks import Hooks, raise_file_limit
 from cartsvc.server.slow_clients import ClientTimeouts
 from cartsvc.server.startup import connections_within, files_needed
-from cartsvc.settings import Settings, export_store
+from cartsvc.settings import Settings, export_metrics_directory, export_store, metrics_directory
 from cartsvc.stores import count_pools
+from cartsvc.telemetry.gunicorn_log import logger_with
+from cartsvc.telemetry.log_format import log_formatter
 
 try:
     settings = Settings.from_env()
@@ -30,7 +32,21 @@ warnings.filterwarnings("ignore", "Monkey-patching ssl", category=gevent.monkey.
 
 # By default all IPv4 addresses, because other containers cannot connect to a loopback address.
 _host = f"[{settings.host}]" if ":" in settings.host else settings.host  # IPv6 needs brackets
-bind = f"{_host}:{settings.port}"
+bind = [f"{_host}:{settings.port}"]
+
+# Metrics have a port of their own, which no client of the carts can reach. Any worker serves it.
+_open_metrics = None
+if settings.metrics_port is not None:
+    from cartsvc.telemetry.metrics_files import MetricsFiles
+
+    bind.append(f"{_host}:{settings.metrics_port}")
+
+    def _open_metrics(*, takes_over: bool, workers: int) -> MetricsFiles:
+        """Open the files of the metrics, and let the workers find them."""
+        files = MetricsFiles.open(metrics_directory() if takes_over else None, workers=workers)
+        export_metrics_directory(files.path)
+        return files
+
 
 # One worker per CPU, so that no CPU is idle.
 workers = settings.worker_count
@@ -81,9 +97,11 @@ limit_request_field_size = 8190
 # request could get another path than its own, or end with 500. Only CARTSVC_TRUSTED_PROXIES selects trusted headers.
 forwarded_allow_ips = ""
 
-# An access log line costs more than the request, and would contain user ids. Use --access-logfile - to turn it on.
+# gunicorn's lines would contain user ids. CARTSVC_ACCESS_LOG selects those of cartsvc.
 accesslog = None
-logger_class = "cartsvc.server.workers.Logger"
+
+# Programs read JSON, people read text.
+logger_class = logger_with(log_formatter(settings.log_format or ("text" if sys.stderr.isatty() else "json")))
 loglevel = settings.log_level
 
 # Time out slow request bodies and unread responses, which would block a connection forever. The limit follows
@@ -101,11 +119,16 @@ _hooks = Hooks(
     connections=worker_connections,
     max_connections=_MAX_CONNECTIONS,
     export_store=export_store,
+    open_metrics=_open_metrics,
+    export_metrics=export_metrics_directory,
 )
 on_starting = _hooks.on_starting
+pre_fork = _hooks.pre_fork
 post_fork = _hooks.post_fork
 post_worker_init = _hooks.post_worker_init
 pre_request = _hooks.pre_request
 post_request = _hooks.post_request
+worker_exit = _hooks.worker_exit
+child_exit = _hooks.child_exit
 pre_exec = _hooks.pre_exec
 on_exit = _hooks.on_exit

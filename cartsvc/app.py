@@ -23,7 +23,13 @@ from cartsvc.cli.commands import carts_commands
 from cartsvc.cli.openapi import openapi_command
 from cartsvc.settings import Settings
 from cartsvc.stores import open_script_runner, open_store, running_store
+from cartsvc.telemetry.access_log import AccessLog
 from cartsvc.telemetry.logging import LoggedStore
+from cartsvc.telemetry.measured_store import MeasuredStore
+from cartsvc.telemetry.metrics_files import own_slot
+from cartsvc.telemetry.metrics_port import MetricsPort
+from cartsvc.telemetry.requests import RequestTelemetry
+from cartsvc.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,9 +40,12 @@ if TYPE_CHECKING:
     from cartsvc.auth.keys import KeySource
     from cartsvc.carts.store import CartStore
     from cartsvc.stores.urls import StoreConfig
+    from cartsvc.telemetry.metrics import Metrics
+    from cartsvc.telemetry.requests import Observer
 
 _TAG_BYTES = 12  # 96 random bits, so no tag repeats
 _GUEST_BYTES = 16  # 128 random bits, so an id cannot be guessed
+_REQUEST_ID_BYTES = 8  # 64 random bits, so two requests of one log have different ids
 _REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match")
 # Tracing tools and HTTP libraries add these to the requests of a page, and a header that is not allowed blocks them.
 _COMMON_HEADERS = (
@@ -49,7 +58,7 @@ _COMMON_HEADERS = (
     "tracestate",
 )
 _LABEL = r"[a-z0-9_-]{1,63}"  # of a host name
-_RESPONSE_HEADERS = ("ETag", "Idempotency-Replayed", "Location", "Retry-After", "WWW-Authenticate")
+_RESPONSE_HEADERS = ("ETag", "Idempotency-Replayed", "Location", "Retry-After", "WWW-Authenticate", "X-Request-ID")
 _PREFLIGHT_MAX_AGE_S = 600
 _COUNTER_TIMEOUT_S = 0.25  # to wait for a shared rate counter
 
@@ -92,7 +101,8 @@ def create_app(
         return opened if config == settings.store else _open_store(config, settings, clock)
 
     opened = _open_store(settings.store, settings, clock) if store is None else store
-    served: CartStore = LoggedStore(opened, monotonic=_monotonic)
+    logged, metrics = LoggedStore(opened, monotonic=_monotonic), _metrics(settings)
+    served: CartStore = MeasuredStore(logged, monotonic=time.perf_counter, observer=metrics)
     if wrap_store is not None:
         served = wrap_store(served)
     logging.getLogger("cartsvc").setLevel(settings.log_level.upper())
@@ -116,6 +126,15 @@ def create_app(
     app.cli.add_command(openapi_command(lambda: api.document))
     if settings.trusted_proxies:
         app.wsgi_app = TrustedProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
+    app.wsgi_app = RequestTelemetry(  # type: ignore[method-assign]
+        app.wsgi_app,
+        new_id=partial(secrets.token_hex, _REQUEST_ID_BYTES),
+        monotonic=time.perf_counter,
+        observers=_observers(settings, metrics),
+    )
+    if settings.metrics_port is not None:
+        page = None if metrics is None else partial(metrics.page, logged)
+        app.wsgi_app = MetricsPort(app.wsgi_app, port=settings.metrics_port, page=page)  # type: ignore[method-assign]
     if settings.cors_origins:
         CORS(
             app,
@@ -136,6 +155,24 @@ def _open_store(config: StoreConfig, settings: Settings, clock: Callable[[], int
         timeout=settings.store_timeout,
         key_prefix=settings.key_prefix,
     )
+
+
+def _metrics(settings: Settings) -> Metrics | None:
+    """Return the metrics of a worker of gunicorn; None without a port for them, and in any other process."""
+    slot = own_slot()
+    if settings.metrics_port is None or slot is None:
+        return None
+    from cartsvc.telemetry.metrics import Metrics  # noqa: PLC0415 - many services have no port for metrics
+
+    kind = type(settings.store).__name__.removesuffix("Config").lower()  # memory, lmdb, valkey, postgresql
+    return Metrics(slot, version=__version__, store=kind)
+
+
+def _observers(settings: Settings, metrics: Metrics | None) -> list[Observer]:
+    observers: list[Observer] = [] if metrics is None else [metrics]
+    if settings.access_log != "off":
+        observers.append(AccessLog(slow_s=settings.slow_request, all_requests=settings.access_log == "all"))
+    return observers
 
 
 def _forbid_sniffing(response: Response) -> Response:

@@ -29,12 +29,15 @@ _YEAR_S = 366 * _DAY_S
 _SPARE_READERS = 126
 _KIB, _MIB = 2**10, 2**20
 _AUTH_SETTINGS = ("jwt_key", "jwt_jwks_url", "jwt_algorithms", "jwt_issuer", "jwt_audience", "guest_key")
+_LOG_FORMATS = ("text", "json")
+_ACCESS_LOGS = ("off", "errors", "all")
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
 _ORIGIN = re.compile(r"(https?)://((?:\*\.)?[A-Za-z0-9-][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _NO_ORIGIN = "must be * or origins such as https://shop.example or https://*.shop.example, separated by commas"
 _MAX_PORT = 65_535
+_METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # where prometheus-client expects it
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token (RFC 9110, section 5.6.2)
 _QUOTES = "\"'"
 
@@ -127,6 +130,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     cors_origins: tuple[str, ...]  # as a browser writes them; https://*.example matches one label before .example
     cors_headers: tuple[str, ...]
     log_level: str
+    metrics_port: int | None
+    log_format: str | None  # None: text on a terminal, json elsewhere
+    access_log: str
+    slow_request: float
     warnings: tuple[str, ...]
 
     @property
@@ -165,8 +172,14 @@ class Settings(Struct, frozen=True, kw_only=True):
             cors_origins=env.parsed("CARTSVC_CORS_ORIGINS", (), _origins),
             cors_headers=env.parsed("CARTSVC_CORS_HEADERS", (), _header_names),
             log_level=env.choice("CARTSVC_LOG_LEVEL", "info", _LEVELS, ignore_case=True),
+            metrics_port=env.integer("CARTSVC_METRICS_PORT", None, min_value=1, max_value=_MAX_PORT),
+            log_format=env.choice("CARTSVC_LOG_FORMAT", None, _LOG_FORMATS),
+            access_log=env.choice("CARTSVC_ACCESS_LOG", "errors", _ACCESS_LOGS),
+            slow_request=env.number("CARTSVC_SLOW_REQUEST", 1.0, min_value=0.001, max_value=3600.0),
             warnings=(),
         )
+        if settings.metrics_port == settings.port:
+            env.faults.append(f"CARTSVC_METRICS_PORT={settings.port!r}: must differ from PORT")
         if env.faults:
             raise SettingsError(sorted(env.faults))
         return structs.replace(settings, warnings=tuple(_warnings(env)))
@@ -178,6 +191,16 @@ def export_store(config: StoreConfig, environ: MutableMapping[str, str] = os.env
     Only for a store whose URL has no secret, because :func:`describe` leaves secrets out.
     """
     environ["CARTSVC_STORE_URL"] = describe(config)
+
+
+def metrics_directory(environ: Mapping[str, str] = os.environ) -> str | None:
+    """Return the directory of the metrics that :func:`export_metrics_directory` has set; None if there is none."""
+    return environ.get(_METRICS_DIRECTORY)
+
+
+def export_metrics_directory(path: str, environ: MutableMapping[str, str] = os.environ) -> None:
+    """Set the directory of the metrics for the processes that this one starts."""
+    environ[_METRICS_DIRECTORY] = path
 
 
 def _policy(env: EnvReader) -> Policy:

@@ -49,6 +49,12 @@ _SECURITY_SCHEME = {
     "bearerFormat": "JWT",
     "description": "A user token from the shop's issuer, or a guest token from `POST /cart`.",
 }
+_REQUEST_ID = {
+    "X-Request-ID": {
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$", "examples": ["5f0c8a2b91d34e67"]},
+        "description": "The request's id: that of the request if it has a valid one, otherwise a new one.",
+    }
+}
 _TOKEN = "eyJhbGciOiJIUzI1NiIsInR5cCI6Imd1ZXN0K2p3dCJ9.e30.c2lnbmF0dXJl"  # noqa: S105 - of no service
 _OF_TOKENS = (PROBLEM_BY_STATUS[400], PROBLEM_BY_ERROR[errors.Unauthorized])
 _OF_RENEWALS = (PROBLEM_BY_ERROR[errors.StoreError], PROBLEM_BY_ERROR[errors.RecordUnreadable])
@@ -78,6 +84,9 @@ def document(spec: APISpec, features: Features) -> dict[str, Any]:
     _name_choice(schemas, "OnLimit", "on_limit", ON_LIMITS)
     _add_security(made, has_auth=features.has_auth)
     _add_problems(made, features)
+    for _, operation in _operations(made):
+        for found in operation["responses"].values():
+            found["headers"] = found.get("headers", {}) | _REQUEST_ID
     return made
 
 

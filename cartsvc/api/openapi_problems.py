@@ -9,12 +9,13 @@ import msgspec
 from cartsvc import errors
 from cartsvc.api.problems import (
     DETAILS,
+    INSTANCE_PREFIX,
     MEDIA_TYPE,
     PROBLEM_BY_ERROR,
     PROBLEM_BY_STATUS,
     TYPE_PREFIX,
     Problem,
-    problem_response,
+    problem_body,
 )
 from cartsvc.api.schemas import CART_EXAMPLE
 from cartsvc.errors import Fault
@@ -93,6 +94,7 @@ def problem_schema(problem: Problem) -> dict[str, Any]:
         "title": {"type": "string"},
         "status": {"type": "integer", "format": "int64", "enum": [problem.status]},
         "detail": {"type": "string"},
+        "instance": {"type": "string", "format": "uri", "description": "`urn:cartsvc:request:` and the request's id."},
     }
     if problem.slug in _WITH_ERRORS:
         members["errors"] = {"type": "array", "items": {"$ref": "#/components/schemas/Fault"}}
@@ -139,5 +141,7 @@ def response(problems: Iterable[Problem]) -> dict[str, Any]:
 
 
 def _body(problem: Problem, detail: str, faults: Iterable[Fault] = ()) -> dict[str, Any]:
-    body: dict[str, Any] = msgspec.json.decode(problem_response(problem, detail, faults=faults).data)
-    return body
+    # As a client reads it, and without a trace in the request for the document, which is none of these problems.
+    body = problem_body(problem, detail, INSTANCE_PREFIX + "5f0c8a2b91d34e67", faults)
+    read: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(body))
+    return read

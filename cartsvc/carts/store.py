@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from cartsvc.carts.cart import is_user_id, stored_size
 from cartsvc.errors import RecordUnreadable
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from cartsvc.carts.record import Record
 
 T = TypeVar("T")
+
+
+class StoreUsage(NamedTuple):
+    """How full a store is. ``records`` counts expired ones too, until they are removed."""
+
+    used_bytes: int
+    limit_bytes: int
+    records: int
 
 
 class CartStore(ABC):
@@ -82,6 +90,10 @@ class CartStore(ABC):
 
     def set_up(self) -> None:  # noqa: B027 - most stores need no preparation
         """Prepare the server of this store, unless that has been done before. Raises StoreError."""
+
+    def usage(self) -> StoreUsage | None:
+        """Return how full the store is; None if another program keeps the records. Raises StoreError."""
+        return None
 
     def operation(self) -> AbstractContextManager[object]:
         """Return a context for the calls of one request, which share the time that a request may take."""

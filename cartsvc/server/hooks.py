@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cartsvc.server.slow_clients import ClientTimeouts
     from cartsvc.settings import Settings
     from cartsvc.stores.urls import StoreConfig
+    from cartsvc.telemetry.metrics_files import MetricsFiles
 
 _STOPS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT)
 
@@ -41,7 +42,7 @@ def raise_file_limit(wanted: int) -> int:
     return allowed
 
 
-def start_error(store: StoreConfig, cfg: Config, *, takes_over: bool) -> str | None:
+def start_error(store: StoreConfig, cfg: Config, *, takes_over: bool, metrics_port: int | None = None) -> str | None:
     """Return why a server must not start with this store and these command-line options; None if it may.
 
     ``takes_over`` is true for the server that a USR2 signal starts, which takes over the carts in memory.
@@ -50,6 +51,10 @@ def start_error(store: StoreConfig, cfg: Config, *, takes_over: bool) -> str | N
         return "with --preload all workers would share one open store. Leave it out."
     if isinstance(store, MemoryConfig) and store.path is not None and not takes_over:
         return f"CARTSVC_STORE_URL={describe(store)} has the carts of another server. Set memory:// instead."
+    # The address of a Unix socket is a text, and the port of its requests is what the client sends.
+    ports = {each[1] if isinstance(each, tuple) else None for each in cfg.address}
+    if metrics_port is not None and (metrics_port not in ports or None in ports):
+        return "with --bind there is no listener for CARTSVC_METRICS_PORT. Set HOST and PORT instead."
     return None
 
 
@@ -84,7 +89,8 @@ class Hooks:
     """The functions that gunicorn calls, with the settings that they need.
 
     ``export_store`` sets the store of a configuration for the processes that this one starts, by default, or in the
-    environment that is its second argument.
+    environment that is its second argument; so does ``export_metrics`` with the directory of the metrics, which
+    ``open_metrics`` opens. Both are None without metrics.
     """
 
     def __init__(
@@ -96,9 +102,13 @@ class Hooks:
         connections: int,
         max_connections: int,
         export_store: Callable[..., None],
+        open_metrics: Callable[..., MetricsFiles] | None = None,
+        export_metrics: Callable[..., None] | None = None,
     ) -> None:
         self._settings = settings
         self._export_store = export_store
+        self._open_metrics = open_metrics
+        self._export_metrics = export_metrics
         self._timeouts = timeouts
         self._open_files = open_files
         self._connections = connections
@@ -107,12 +117,18 @@ class Hooks:
     def on_starting(self, server: Arbiter) -> None:
         """Reject unsafe combinations of settings and command-line options, lock the store, and log warnings."""
         settings, container, cfg = self._settings, container_memory(), server.cfg
-        error = start_error(settings.store, cfg, takes_over=server.master_pid != 0)
+        takes_over = server.master_pid != 0
+        error = start_error(settings.store, cfg, takes_over=takes_over, metrics_port=settings.metrics_port)
         if error is not None:
             sys.exit(f"cartsvc cannot start: {error}")
+        server.metrics = None
         try:
+            if self._open_metrics is not None:  # first, because memory:// takes the memory that is left
+                server.metrics = self._open_metrics(takes_over=takes_over, workers=cfg.workers)
             lock = lock_store(settings.store, memory_limit=settings.memory_limit, max_readers=settings.max_readers)
-        except StoreUnusable as unusable:
+        except (OSError, StoreUnusable) as unusable:
+            if server.metrics is not None:
+                server.metrics.close()
             sys.exit(f"cartsvc cannot start: {unusable}")
         server.store_lock = lock  # for the life of the server
         store, memory = settings.store, None
@@ -143,11 +159,18 @@ class Hooks:
             )
         )
 
+    def pre_fork(self, server: Arbiter, worker: Worker) -> None:
+        """Prepare the files of the worker's metrics."""
+        if server.metrics is not None:
+            server.metrics.before_fork(server, worker)
+
     def post_fork(self, server: Arbiter, worker: Worker) -> None:
         """Give the arbiter's lock back, and handle the signals that stop a worker while it boots.
 
         Until then the worker has the arbiter's handlers, which only queue signals.
         """
+        if server.metrics is not None:
+            server.metrics.after_fork(worker)
         if isinstance(server.store_lock, MemoryDirectory):
             server.store_lock.leave()  # a worker has its own, so that the last one can remove what a killed master left
         for each in _STOPS:
@@ -174,12 +197,26 @@ class Hooks:
         """End the timeouts, and yield to other connections."""
         self._timeouts.finish_request(request)
 
+    def worker_exit(self, server: Arbiter, worker: Worker) -> None:
+        """Leave a sign that the worker ends in order."""
+        if server.metrics is not None:
+            server.metrics.worker_exit(worker)
+
+    def child_exit(self, server: Arbiter, worker: Worker) -> None:
+        """Keep the counts of a worker that has ended."""
+        if server.metrics is not None:
+            server.metrics.worker_ended(server, worker)
+
     def pre_exec(self, server: Arbiter) -> None:
-        """Pass the carts in memory on to the server that a USR2 signal starts."""
+        """Pass the carts in memory, and the metrics, on to the server that a USR2 signal starts."""
+        if server.metrics is not None and self._export_metrics is not None:
+            self._export_metrics(server.metrics.path, server.cfg.env_orig)
         if isinstance(server.store_lock, MemoryDirectory):
             self._export_store(MemoryConfig(server.store_lock.path), server.cfg.env_orig)
 
     def on_exit(self, server: Arbiter) -> None:
-        """Leave the carts in memory to the server that a USR2 signal has started, if it runs."""
+        """Leave the carts in memory, and the metrics, to the server that a USR2 signal has started, if it runs."""
+        if server.metrics is not None:
+            server.metrics.close()
         if isinstance(server.store_lock, MemoryDirectory) and server.reexec_pid != 0:
             server.store_lock.leave()

@@ -1,4 +1,4 @@
-"""gunicorn's workers and logger for cartsvc: how a worker stops, and how it reports malformed requests.
+"""gunicorn's workers for cartsvc: how a worker stops, and how it reports malformed requests.
 
 gunicorn.conf.py names these classes. They extend gunicorn 27: pyproject.toml bounds its version, because
 ``_cap_keepalive``, ``_DEFER``, ``_omits_body`` and the lists of idle connections are not a public interface.
@@ -14,19 +14,16 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import gevent
-from gunicorn import glogging
 from gunicorn.http.errors import InvalidHeader, ParseException
 from gunicorn.workers import base, ggevent, gthread
 
 if TYPE_CHECKING:
-    import logging
     import socket
     from collections.abc import Callable, Iterable
     from concurrent.futures import Future
     from types import FrameType
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from gunicorn.config import Config
     from gunicorn.http import Request
     from gunicorn.http.wsgi import Response
     from gunicorn.workers.gthread import TConn
@@ -209,19 +206,6 @@ class _RequestWait(gevent.Timeout):
         """End the wait now, unless it was closed since it was found among the waits."""
         if self in self._waits:
             self._waiting.throw(self)
-
-
-class Logger(glogging.Logger):
-    """gunicorn's logger, without a traceback for each client that reads its response too slowly."""
-
-    def setup(self, cfg: Config) -> None:
-        """Set the loggers up."""
-        super().setup(cfg)
-        self.error_log.addFilter(_not_client_timeout)
-
-
-def _not_client_timeout(entry: logging.LogRecord) -> bool:
-    return entry.exc_info is None or not isinstance(entry.exc_info[1], TimeoutError)
 
 
 @functools.cache

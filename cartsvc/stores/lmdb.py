@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import lmdb
 
 from cartsvc.carts import record as records
-from cartsvc.carts.store import CartStore, T, allowed_when_full, check_name
+from cartsvc.carts.store import CartStore, StoreUsage, T, allowed_when_full, check_name
 from cartsvc.errors import RecordUnreadable, StoreError, StoreFull, StoreUnusable
 from cartsvc.stores.lmdb_lock import DirectoryLock
 
@@ -139,6 +139,13 @@ class LmdbStore(CartStore):
         with self._errors(), self._begin(write=True) as txn:
             if self._is_full(txn):
                 raise StoreFull
+
+    def usage(self) -> StoreUsage:
+        """Return the pages in use, those that carts may fill, and the number of records."""
+        page_size = self._env.stat()["psize"]
+        with self._errors(), self._begin() as txn:
+            used, count = self._used_pages(txn), txn.stat(self._records)["entries"]
+        return StoreUsage(used * page_size, self._max_pages * page_size, count)
 
     def close(self) -> None:
         """Close the file, and release the lock on its directory."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from cartsvc.carts.record import Record
+    from cartsvc.carts.store import StoreUsage
 
 _QUIET_S = 60  # between two lines about the same kind of failure
 _CALM_S = 5  # without a failure until it counts as over, because one node of a cluster may be down while others respond
@@ -125,6 +126,10 @@ class LoggedStore(CartStore):
     def startup_warnings(self) -> list[str]:
         """Return the warnings of the store."""
         return self._inner.startup_warnings()
+
+    def usage(self) -> StoreUsage | None:
+        """Return how full the store is."""
+        return self._inner.usage()
 
     def operation(self) -> AbstractContextManager[object]:
         """Let the calls inside share the time of one request."""

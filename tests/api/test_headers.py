@@ -163,7 +163,7 @@ def test_head_is_get_without_a_body(client: Client) -> None:
     """The same status and headers, its length included."""
     client.post("/cart/alice", json=SKU)
     for path in ("/cart/alice", "/cart/bob", ITEM, "/cart/bob/items/x", "/cart/..", "/nope", "/healthz", "/readyz"):
-        head, get = client.head(path), client.get(path)
+        head, get = (call(path, headers={"X-Request-ID": "the-same"}) for call in (client.head, client.get))
         assert (head.status_code, head.data, dict(head.headers)) == (get.status_code, b"", dict(get.headers))
 
 
@@ -194,7 +194,7 @@ def test_an_allowed_origin_reads_answers(shop: Client, origin: str) -> None:
     assert response.status_code == 200
     assert _cors(response) == {
         CORS_HEADERS[0]: origin,
-        CORS_HEADERS[1]: "ETag, Idempotency-Replayed, Location, Retry-After, WWW-Authenticate",
+        CORS_HEADERS[1]: "ETag, Idempotency-Replayed, Location, Retry-After, WWW-Authenticate, X-Request-ID",
     }
     assert "Origin" in response.vary
 

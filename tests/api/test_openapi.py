@@ -41,6 +41,7 @@ CART = {
     "updated_at": "2026-01-02T03:04:05.678Z",
     "expires_at": "2026-01-02T03:04:05.678Z",
 }
+INSTANCE = "urn:cartsvc:request:x"
 HEADERS = {"ETag": '"x"', "Cache-Control": "private, no-cache"}
 
 
@@ -205,11 +206,20 @@ def test_every_write_takes_terms(client: Client) -> None:
             assert replays == (is_write and status in {"200", "201", "204"}), (steps, status)
 
 
+def test_every_response_states_the_id_of_its_request(client: Client) -> None:
+    """Those of successes too."""
+    for steps, operation in _operations(client):
+        for status in operation["responses"]:
+            _, response = client.contract.resolve(*steps, "responses", status)
+            assert "X-Request-ID" in response["headers"]
+
+
 def test_problems_state_their_headers() -> None:
     """What a client has to act on: when to come again, and the ETag of the cart that a 412 carries."""
     client = make_client(environ=_TOKENS)
     merge = client.contract.document["paths"]["/cart/{user_id}/merge"]["post"]["responses"]
-    headers = {status: sorted(response.get("headers", {})) for status, response in merge.items() if int(status) >= 400}
+    own = {status: set(response["headers"]) - {"X-Request-ID"} for status, response in merge.items()}
+    headers = {status: sorted(names) for status, names in own.items() if int(status) >= 400}
     assert {status: found for status, found in headers.items() if found} == {
         "401": ["WWW-Authenticate"],
         "403": ["WWW-Authenticate"],
@@ -290,7 +300,8 @@ def test_examples_of_problems_say_what_happens(client: Client) -> None:
     shown = examples["invalid-request"]["value"]
     asked = {"product_id": "a", "quantity": 1000, "colour": "red"}
     assert sorted(client.post("/cart/alice", json=asked).json["errors"], key=str) == sorted(shown["errors"], key=str)
-    assert client.get("/cart/absent/items/a").json == examples["cart-not-found"]["value"]
+    absent = client.get("/cart/absent/items/a", headers={"X-Request-ID": "5f0c8a2b91d34e67"})
+    assert absent.json == examples["cart-not-found"]["value"]
 
 
 def test_every_reference_leads_somewhere(client: Client) -> None:
@@ -442,7 +453,7 @@ def _json(
 
 def _problem(code: int, **members: Any) -> Any:
     body = {"type": "urn:cartsvc:problem:internal-error", "title": "X", "status": code, "detail": "X."} | members
-    return _json(body, code, {}, PROBLEM)
+    return _json({"instance": INSTANCE} | body, code, {}, PROBLEM)
 
 
 def test_the_checker_lets_right_answers_pass(client: Client) -> None:
@@ -488,6 +499,7 @@ def _without(name: str) -> dict[str, str]:
         _problem(500, type="about:blank"),
         _problem(500, type="urn:cartsvc:problem:"),
         _problem(500, zap=1),
+        _problem(500, instance=7),
         _problem(500, errors=[{"pointer": "/x"}]),
         _problem(500, detail="Traceback (most recent call last)"),
         _problem(503),
@@ -503,7 +515,7 @@ def test_the_checker_sees_wrong_answers(client: Client, wrong: Callable[..., Res
 
 def _refusal(slug: str, code: int = 409, headers: dict[str, str] | None = None, **members: Any) -> Any:
     body = {"type": f"urn:cartsvc:problem:{slug}", "title": "X", "status": code, "detail": "X."} | members
-    return _json(body, code, headers or {}, PROBLEM)
+    return _json({"instance": INSTANCE} | body, code, headers or {}, PROBLEM)
 
 
 ABSENT = CART | {"version": 0}

@@ -36,6 +36,7 @@ _MASKS = (
     (re.compile(r"(eyJhbGciOiJIUzI1NiIsInR5cCI6ImNhcnRzdmMtZ3Vlc3Qrand0In0)\.eyJ[\w.-]+"), r"\1.(claims)"),
     (re.compile(r"^Date: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT$", re.MULTILINE), "Date: (date)"),
     (re.compile(r"^Server: .+$", re.MULTILINE), "Server: (server)"),
+    (re.compile(r"((?:^X-Request-ID: |urn:cartsvc:request:))[0-9a-f]{16}\b", re.MULTILINE), r"\1(id)"),
     # The order of headers means nothing.
     (re.compile(r"(?<=^HTTP/1.1 401 UNAUTHORIZED\n)(?:.+\n)+", re.MULTILINE), lambda head: _sorted(head[0])),
 )

@@ -431,6 +431,7 @@ _MASKS = (
     (re.compile(r'^ETag: "[\w-]{16}"$', re.MULTILINE), "ETag: (tag)"),
     (re.compile(r"^Date: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT$", re.MULTILINE), "Date: (date)"),
     (re.compile(r"^Server: .+$", re.MULTILINE), "Server: (server)"),
+    (re.compile(r"((?:^X-Request-ID: |urn:cartsvc:request:))[0-9a-f]{16}\b", re.MULTILINE), r"\1(id)"),
 )
 _GUEST = re.compile(r"guest-[\w-]{22}")
 

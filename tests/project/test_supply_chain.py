@@ -27,6 +27,8 @@ _FILES["requirements-c-parser.txt"] = _PROJECT["dependency-groups"]["c-parser"]
 
 # Whoever runs cartsvc may use, change and pass on all of it: each of these asks for a notice at most.
 _LICENCES = {
+    "Apache Software License",
+    "Apache-2.0 AND BSD-2-Clause",
     "Apache-2.0 OR BSD-2-Clause",
     "Apache-2.0 OR BSD-3-Clause",
     "BSD License",
@@ -34,6 +36,7 @@ _LICENCES = {
     "BSD-3-Clause",
     "MIT",
     "MIT AND PSF-2.0",
+    "MIT OR Apache-2.0",
     "MIT License",
     "MIT-0",
     "OLDAP-2.8",  # lmdb: LMDB's own, as permissive as BSD's

@@ -154,7 +154,7 @@ class Contract:
         assert problem["status"] == response.status_code
         slug = problem["type"].removeprefix("urn:cartsvc:problem:")
         if slug in {"not-found", "method-not-allowed"}:  # no operation returns these
-            assert problem.keys() == {"type", "title", "status", "detail"}
+            assert problem.keys() == {"type", "title", "status", "detail", "instance"}
             return
         kind = "".join(map(str.capitalize, slug.split("-"))) + "Problem"
         self.validate(problem, "components", "schemas", kind)

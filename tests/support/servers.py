@@ -46,7 +46,7 @@ class Server:
     def __init__(
         self, arguments: tuple[str, ...], environment: dict[str, str], log: Path, *, open_files: int | None = None
     ) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         host = environment.get("HOST", "127.0.0.1")
         self.url = f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
         self._command = _command(arguments)
@@ -152,7 +152,7 @@ def run(*arguments: str, **environment: str) -> Ended:
     ended = subprocess.run(
         _command(arguments),
         cwd=_ROOT,
-        env=_environment(environment, _free_port()),
+        env=_environment(environment, free_port()),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -170,10 +170,10 @@ def _command(arguments: tuple[str, ...]) -> list[str]:
 
 def _environment(settings: dict[str, str], port: int) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
-    return kept | {"PORT": str(port)} | settings
+    return kept | {"PORT": str(port), "CARTSVC_LOG_FORMAT": "text"} | settings
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -46,6 +46,7 @@ WHOLE = [
 OTHERS = [
     *("HOST", "CARTSVC_STORE_URL", "CARTSVC_STORE_TIMEOUT"),
     *("CARTSVC_CORS_ORIGINS", "CARTSVC_CORS_HEADERS", "CARTSVC_LOG_LEVEL"),
+    *("CARTSVC_LOG_FORMAT", "CARTSVC_ACCESS_LOG", "CARTSVC_SLOW_REQUEST", "CARTSVC_METRICS_PORT"),
 ]
 WRONG = "wr ong"  # every setting rejects it
 SECRET = "a secret of 32 bytes or of more.."  # noqa: S105 - of no service
@@ -106,6 +107,10 @@ def test_defaults() -> None:
         cors_origins=(),
         cors_headers=(),
         log_level="info",
+        log_format=None,
+        metrics_port=None,
+        access_log="errors",
+        slow_request=1.0,
         warnings=(),
     )
     assert Settings.from_env() == expected
@@ -117,7 +122,7 @@ def test_the_tables_here_have_every_setting() -> None:
     fields |= {f"policy.{each.name}" for each in msgspec.structs.fields(Policy)} - {"policy.limits"}
     fields |= {f"policy.limits.{each.name}" for each in msgspec.structs.fields(Limits)}
     others = {"host", "store", "store_timeout", "key_prefix", "auth", "rate_limit"}
-    others |= {"cors_origins", "cors_headers", "log_level"}
+    others |= {"cors_origins", "cors_headers", "log_level", "log_format", "access_log", "slow_request", "metrics_port"}
     assert {path for _, path, *_ in WHOLE} | others == fields
 
 
@@ -571,3 +576,9 @@ def test_settings_are_frozen(name: str) -> None:
         setattr(Settings.from_env(), name, None)
     with pytest.raises(AttributeError):
         Settings.from_env().policy.limits.max_items = 1  # type: ignore[misc]
+
+
+def test_metrics_have_a_port_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the port of the carts, every client could read them."""
+    expected = "CARTSVC_METRICS_PORT=9000: must differ from PORT"
+    assert faults(monkeypatch, CARTSVC_METRICS_PORT="9000", PORT="9000") == [expected]

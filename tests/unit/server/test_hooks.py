@@ -82,6 +82,7 @@ def server_with(**options: Any) -> SimpleNamespace:
         master_pid=0,
         reexec_pid=0,
         store_lock=None,
+        metrics=None,
         SIG_QUEUE=SimpleQueue(),
     )
 

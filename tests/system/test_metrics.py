@@ -1,0 +1,359 @@
+"""The metrics of the real server: right for all workers while they are killed, recycled, reloaded and added."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from tests.support.http_clients import SECONDS, Client
+from tests.support.raw_http import exchange
+from tests.support.scrapes import scrape, scrape_until
+from tests.support.servers import free_port, run, serve
+from tests.support.valkeys import valkey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.support.scrapes import Scrape
+    from tests.support.servers import Server
+
+CLASSES = pytest.mark.parametrize("environment", [{}, {"CARTSVC_THREADS": "4"}], ids=["gevent", "threads"])
+CLIENTS = 4
+SKU = {"product_id": "sku-1", "quantity": 1}
+ROOM = {"CARTSVC_MAX_QUANTITY": "1000000"}
+COUNT = "http_server_request_duration_seconds_count"
+# Names and labels are a contract: dashboards and alerts are written for them.
+NAMES = {
+    COUNT: ("http_request_method", "http_response_status_code", "http_route"),
+    "http_server_request_duration_seconds_bucket": (
+        *("http_request_method", "http_response_status_code", "http_route", "le"),
+    ),
+    "http_server_active_requests": (),
+    "cartsvc_problems_total": ("type",),
+    "db_client_operation_duration_seconds_count": ("db_operation_name", "db_system_name", "error_type"),
+    "cartsvc_store_conflicts_total": (),
+    "cartsvc_idempotent_replays_total": (),
+    "cartsvc_merges_total": ("result",),
+    "cartsvc_rate_limited_total": (),
+    "cartsvc_store_up": (),
+    "cartsvc_store_full": (),
+    "cartsvc_store_used_bytes": (),
+    "cartsvc_store_limit_bytes": (),
+    "cartsvc_store_records": (),
+    "cartsvc_worker_starts_total": ("reason",),
+    "cartsvc_build_info": ("store", "version"),
+}
+
+
+@contextmanager
+def measured(*arguments: str, **environment: str) -> Iterator[tuple[Server, int]]:
+    """Run a server of two workers with a port for metrics."""
+    port = free_port()
+    settings = {"WEB_CONCURRENCY": "2", "CARTSVC_METRICS_PORT": str(port)} | environment
+    with serve(*arguments, **settings) as server:
+        yield server, port
+
+
+class Load(NamedTuple):
+    """What the clients have seen: responses, and requests that got none."""
+
+    answered: int
+    lost: int
+
+
+def under_load(server: Server, act: Callable[[], None]) -> Load:
+    """Let clients add to carts, one request after another, while ``act`` runs."""
+    stop, started = threading.Event(), threading.Barrier(CLIENTS + 1)
+
+    def shop(number: int) -> Load:
+        answered = lost = 0
+        client = Client(server.url)
+        client.add(f"user-{number}")
+        answered += 1
+        started.wait(SECONDS)
+        while not stop.is_set():
+            try:
+                response = client.add(f"user-{number}")
+                assert response.status == 200
+                answered += 1
+                closed = response.headers["Connection"] == "close"
+            except (OSError, http.client.HTTPException):
+                lost += 1
+                closed = True
+            if closed:
+                client.connection.close()
+                client = Client(server.url)
+        client.connection.close()
+        return Load(answered, lost)
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        clients = [pool.submit(shop, number) for number in range(CLIENTS)]
+        try:
+            started.wait(SECONDS)
+            act()
+        finally:
+            stop.set()
+        seen = [client.result() for client in clients]
+    return Load(sum(each.answered for each in seen), sum(each.lost for each in seen))
+
+
+def adds(page: Scrape) -> float:
+    """Return how many adds were counted."""
+    return page.total(COUNT, http_route="/cart/{user_id}", http_request_method="POST")
+
+
+def counted(port: int) -> float:
+    """Return how many adds are counted now."""
+    return adds(scrape(port))
+
+
+def busy(port: int) -> Callable[[], None]:
+    """Return a function that returns once 50 more adds were counted."""
+
+    def wait() -> None:
+        before = counted(port)
+        scrape_until(port, lambda page: adds(page) >= before + 50)
+
+    return wait
+
+
+# ---- names ----
+
+
+def test_every_metric_is_there_with_its_labels() -> None:
+    """After requests of each kind; problems, merges and statuses have the values that the requests had."""
+    with measured(CARTSVC_RATE_LIMIT="7/minute", WEB_CONCURRENCY="1") as (server, port):
+        with Client(server.url) as client:
+            client.call("POST", "/cart/alice", SKU, Idempotency_Key="k")
+            client.call("POST", "/cart/alice", SKU, Idempotency_Key="k")
+            client.call("POST", "/cart/alice/merge", {"from_user_id": "bob"}, Idempotency_Key="m")
+            client.call("POST", "/cart/alice/merge", {"from_user_id": "bob"}, Idempotency_Key="m")
+            client.call("POST", "/cart/alice/merge", {"from_user_id": "alice"})
+            client.call("DELETE", "/cart/nobody")
+            client.call("BREW", "/nowhere")
+            while client.call("GET", "/cart/alice").status != 429:
+                pass
+        page = scrape(port)
+        assert {name: page.labels(name) for name in NAMES} == {name: {labels} for name, labels in NAMES.items()}
+        others = {family.name for family in page.families} - {
+            re.sub("_(total|count|bucket)$", "", name) for name in NAMES
+        }
+        assert others == set()
+        assert page.values("cartsvc_problems_total", "type") == {
+            *("invalid-request", "cart-not-found", "not-found", "too-many-requests"),
+        }
+        merges = {result: page.total("cartsvc_merges_total", result=result) for result in ("merged", "replayed")}
+        assert merges == {"merged": 1, "replayed": 1}
+        assert page.total("cartsvc_merges_total", result="invalid-request") == 1
+        assert page.total("cartsvc_idempotent_replays_total") == 2
+        assert page.total("cartsvc_rate_limited_total") == 1
+        assert page.total(COUNT, http_request_method="_OTHER", http_route="") == 1
+        assert page.total("cartsvc_build_info", store="memory") == 1
+        assert page.total("cartsvc_store_records") == 1
+        assert 0 < page.total("cartsvc_store_used_bytes") < page.total("cartsvc_store_limit_bytes")
+        assert page.total("http_server_active_requests") == 0
+
+
+def test_the_table_of_metrics_has_every_metric() -> None:
+    """docs/observability.md lists each name with its labels, and no other."""
+    page = (Path(__file__).parents[2] / "docs" / "observability.md").read_text()
+    rows = re.findall(r"^\| `((?:http|db|cartsvc)_\w+)` \| (\w+) \| (.*?) ?\| ", page, re.MULTILINE)
+    listed = {
+        f"{name}_count" if kind == "histogram" else name: sorted(re.findall(r"`(\w+)`", labels))
+        for name, kind, labels in rows
+    }
+    assert listed == {name: sorted(labels) for name, labels in NAMES.items() if not name.endswith("_bucket")}
+    assert len(rows) == len(listed)
+
+
+# ---- counts ----
+
+
+@CLASSES
+def test_recycled_workers_lose_no_count(environment: dict[str, str]) -> None:
+    """Each response that a client has received was counted once, through ten workers."""
+    often = ("--max-requests", "50", "--max-requests-jitter", "20")
+    with measured(*often, **ROOM, **environment) as (server, port):
+        load = under_load(server, lambda: server.wait_for_boots(10))
+        assert (counted(port), load.lost) == (load.answered, 0)
+        starts = scrape(port)
+        assert starts.total("cartsvc_worker_starts_total", reason="recycled") >= 8
+        assert starts.total("cartsvc_worker_starts_total", reason="boot") == 2
+        assert starts.total("cartsvc_worker_starts_total", reason="killed") == 0
+
+
+@CLASSES
+def test_reloads_and_added_workers_lose_no_count(environment: dict[str, str]) -> None:
+    """HUP, where old and new workers overlap, TTIN and TTOU."""
+
+    def act() -> None:
+        for number, workers in ((1, 2), (2, 3), (3, 2)):
+            server.process.send_signal([signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU][number - 1])
+            server.wait_for_boots({1: 4, 2: 5, 3: 5}[number])
+            server.wait_for_workers(workers)
+
+    with measured(**ROOM, **environment) as (server, port):
+        server.wait_for_boots(2)
+        load = under_load(server, act)
+        assert load.answered <= counted(port) <= load.answered + load.lost
+        assert load.lost == 0
+
+
+@CLASSES
+def test_killed_workers_lose_no_count(environment: dict[str, str]) -> None:
+    """What was answered was counted. A request that a killed worker had counted and not answered is one more."""
+
+    def act() -> None:
+        for boots in (3, 4, 5, 6):
+            busy(port)()
+            os.kill(server.workers()[boots % 2], signal.SIGKILL)
+            server.wait_for_boots(boots)
+
+    with measured(**ROOM, **environment) as (server, port):
+        server.wait_for_boots(2)
+        load = under_load(server, act)
+        assert load.answered <= counted(port) <= load.answered + load.lost
+        page = scrape(port)
+        assert page.total("cartsvc_worker_starts_total", reason="killed") == 4
+        assert page.total("http_server_active_requests") == 0
+
+
+def test_a_killed_worker_serves_no_requests_any_more() -> None:
+    """Those that it was serving do not count as active."""
+    with valkey() as store, measured(CARTSVC_STORE_URL=store.url, CARTSVC_STORE_TIMEOUT="30") as (server, port):
+        store.pause()
+        waiting = Client(server.url)
+        waiting.send("GET", "/cart/alice")
+        store.resume()
+        waiting.answer()
+        store.pause()
+        waiting.send("GET", "/cart/alice")
+        for boots, pid in enumerate(server.workers(), start=3):
+            os.kill(pid, signal.SIGKILL)
+            server.wait_for_boots(boots)
+        store.resume()
+        waiting.connection.close()
+        scrape_until(port, lambda page: page.total("http_server_active_requests") == 0)
+
+
+def test_a_new_server_continues_the_counts() -> None:
+    """The one that a USR2 signal starts, while the first still runs and after it."""
+    with measured(**ROOM) as (server, port):
+        before = under_load(server, busy(port))
+        (directory,) = (each for each in directories() if list(each.glob(f"*_{server.pid}-*.db")))
+        server.process.send_signal(signal.SIGUSR2)
+        server.wait_for_boots(4)
+        second = int(re.findall(r"\[(\d+)\] \[INFO\] Listening at", server.log())[-1])
+        during = under_load(server, busy(port))
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(SECONDS) == 0
+        after = under_load(server, busy(port))
+        assert counted(port) == sum(load.answered for load in (before, during, after))
+        os.kill(second, signal.SIGTERM)
+        deadline = time.monotonic() + SECONDS
+        while directory.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+# ---- the store ----
+
+
+def test_the_state_of_the_store() -> None:
+    """A server that does not respond, and calls that failed with the class of their error."""
+    with valkey() as store, measured(CARTSVC_STORE_URL=store.url) as (server, port), Client(server.url) as client:
+        assert scrape(port).total("cartsvc_store_up") == 1
+        store.kill()
+        assert client.call("GET", "/cart/alice").status == 503
+        page = scrape(port)
+        assert page.labels("cartsvc_store_up") == {()}
+        assert page.total("cartsvc_store_up") == 0
+        assert page.labels("cartsvc_store_full") == set()
+        calls = {"db_system_name": "valkey", "db_operation_name": "get", "error_type": "StoreError"}
+        assert page.total("db_client_operation_duration_seconds_count", **calls) == 1
+
+
+def test_a_full_store() -> None:
+    """It responds, and is full."""
+    with measured(CARTSVC_MEMORY_LIMIT=str(2**20), WEB_CONCURRENCY="1") as (server, port), Client(server.url) as client:
+        number = 0
+        while client.add(f"user-{number}").status != 507:
+            number += 1
+        page = scrape(port)
+        assert (page.total("cartsvc_store_up"), page.total("cartsvc_store_full")) == (1, 1)
+        assert page.total("cartsvc_store_records") == number
+
+
+# ---- the port ----
+
+
+def test_the_two_ports_are_apart() -> None:
+    """No header leads from the port of the carts to the metrics, or back; the metrics' own requests are not counted."""
+    with measured(WEB_CONCURRENCY="1") as (server, port):
+        there = f"127.0.0.1:{port}"
+        for target, host in (("/metrics", there), (f"http://{there}/metrics", there), ("/metrics", f"x:{port}")):
+            (response,) = exchange(server, f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            assert response.status == 404
+            assert b"urn:cartsvc:problem:not-found" in response.body
+        with Client(f"http://{there}") as client:
+            for method, path, status in (
+                ("GET", "/cart/alice", 404),
+                ("GET", "/healthz", 404),
+                ("POST", "/metrics", 405),
+                ("HEAD", "/metrics", 200),
+            ):
+                client.send(method, path)
+                response = client.connection.getresponse()
+                response.read()
+                assert response.status == status
+        page = scrape(port)
+        assert page.values(COUNT, "http_route") == {"/healthz", ""}
+
+
+def test_a_listener_of_another_kind_is_rejected(tmp_path: Path) -> None:
+    """With --bind there is no port for the metrics, and of a Unix socket a client would choose the port."""
+    for bind in ("127.0.0.1:0", f"unix:{tmp_path}/socket"):
+        ended = run("--bind", bind, CARTSVC_METRICS_PORT=str(free_port()))
+        assert ended.returncode == 1
+        assert "cartsvc cannot start: with --bind there is no listener for CARTSVC_METRICS_PORT." in ended.output
+
+
+# ---- files ----
+
+
+def directories() -> set[Path]:
+    """Return the directories of metrics on this machine."""
+    return set(Path("/dev/shm").glob("cartsvc-metrics-*"))  # noqa: S108 - only read
+
+
+def test_the_files_end_with_the_server() -> None:
+    """Those of a killed server are removed by the next start."""
+    with measured() as (server, _):
+        server.wait_for_boots(2)
+        (killed,) = (each for each in directories() if list(each.glob(f"*_{server.pid}-*.db")))
+        server.kill()
+        with measured() as (second, _):
+            assert not killed.exists()
+            second.wait_for_boots(2)
+            (stopped,) = (each for each in directories() if list(each.glob(f"*_{second.pid}-*.db")))
+        assert not stopped.exists()
+        server.start()
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(SECONDS)
+
+
+def test_without_a_port_there_are_no_metrics() -> None:
+    """No file is made, and gunicorn serves one port."""
+    with serve() as server:
+        assert [each for each in directories() if list(each.glob(f"*_{server.pid}-*.db"))] == []
+        assert re.findall(r"Listening at: (\S+)", server.log()) == [f"http://0.0.0.0:{server.port}"]
