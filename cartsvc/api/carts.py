@@ -211,8 +211,10 @@ def merge_cart(merge: Merge, user_id: str) -> Response:
     """Merge another cart into this one
 
     At sign-in, the guest's items move into the user's cart, and the guest's cart is deleted. Both happen, or neither.
-    Afterwards writes to that guest get 409 `cart-merged`. Merging an absent cart changes nothing. With authentication,
-    `from_token` must be the guest's token.
+    Afterwards writes to that guest get 409 `cart-merged`. With authentication, `from_token` must be the guest's token.
+
+    The guest of the example does not exist, and merging an absent cart changes nothing. To see a merge, create a guest,
+    add an item to its cart, and paste its `user_id` here, and its `token` as `from_token`.
     """
     source, strategy, on_limit, token = merge
     check_source(source, token)

@@ -46,18 +46,19 @@ LOCATION = {"Location": {"schema": {"type": "string"}, "description": "The guest
 ETAG = {
     "ETag": {
         "schema": {"type": "string", "examples": ['"3t6rahouFHt350Cy"']},
-        "description": "Identifies this state of the cart (RFC 9110, 8.8.3). The quotes belong to it.",
+        "description": 'Identifies this state of the cart (RFC 9110, 8.8.3), with its quotes: `"3t6rahouFHt350Cy"`.',
     }
 }
 # The examples of headers are in their schemas, because Swagger UI would fill in and send those of a parameter.
 _TAG = r'(W/)?"[!#-~]*"'
 _TAGS = {"type": "string", "pattern": rf"^(\*|{_TAG}( *, *{_TAG})*)$", "examples": ['"3t6rahouFHt350Cy"', "*"]}
+_QUOTED = 'each with its quotes: `"3t6rahouFHt350Cy"`'
 # The headers of requests, by the names of their components, which apispec makes references of.
 HEADERS: dict[str, dict[str, Any]] = {
     "IfChanged": {
         "in": "header",
         "name": "If-None-Match",
-        "description": "ETags of earlier responses. The response is 304 if the cart still has one of them.",
+        "description": f"ETags of earlier responses, {_QUOTED}. The response is 304 if the cart still has one of them.",
         "schema": _TAGS,
     },
     "IdempotencyKey": {
@@ -73,13 +74,15 @@ HEADERS: dict[str, dict[str, Any]] = {
     "IfMatch": {
         "in": "header",
         "name": "If-Match",
-        "description": "Apply the request only if the cart has one of these ETags; `*`: only if there is a cart.",
+        "description": f"Apply the request only if the cart has one of these ETags, {_QUOTED}. "
+        "`*`: only if there is a cart.",
         "schema": _TAGS,
     },
     "IfNoneMatch": {
         "in": "header",
         "name": "If-None-Match",
-        "description": "Apply the request only if the cart has none of these ETags; `*`: only if there is no cart.",
+        "description": f"Apply the request only if the cart has none of these ETags, {_QUOTED}. "
+        "`*`: only if there is no cart.",
         "schema": _TAGS,
     },
 }

@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cartsvc import errors
-from cartsvc.api.openapi import HEADERS, PROBLEMS
+from cartsvc.api.openapi import HEADERS, ITEM_ID, PROBLEMS, USER_ID
 from cartsvc.api.openapi_problems import PROBLEM_BY_SLUG, problem_examples, problem_schema, response, schema_name
 from cartsvc.api.problems import PROBLEM_BY_ERROR, PROBLEM_BY_STATUS
 from cartsvc.api.schemas import FaultSchema
@@ -42,6 +42,7 @@ CONFIG = {
         },
     },
 }
+_PATH_PARAMETERS = {"UserId": USER_ID, "ItemId": ITEM_ID}  # by the names of their components
 _SECURITY_SCHEME = {
     "type": "http",
     "scheme": "bearer",
@@ -76,7 +77,8 @@ def document(spec: APISpec, features: Features) -> dict[str, Any]:
     for unused in ("Error", "PaginationMetadata"):  # flask-smorest's own
         schemas.pop(unused, None)
     made["components"].pop("responses", None)  # flask-smorest's own, too
-    made["components"]["parameters"] = HEADERS
+    made["components"]["parameters"] = {**_PATH_PARAMETERS, **HEADERS}
+    _move_path_parameters(made)
     _add_limits(schemas, features.limits)
     _name_choice(schemas, "Strategy", "strategy", STRATEGIES)
     _name_choice(schemas, "OnLimit", "on_limit", ON_LIMITS)
@@ -86,6 +88,17 @@ def document(spec: APISpec, features: Features) -> dict[str, Any]:
         for found in operation["responses"].values():
             found["headers"] = found.get("headers", {}) | _REQUEST_ID
     return made
+
+
+def _move_path_parameters(document: dict[str, Any]) -> None:
+    """Give each operation the parameters of its path, before its headers, because Swagger UI shows shared ones last."""
+    component = {parameter["name"]: name for name, parameter in _PATH_PARAMETERS.items()}
+    for operations in document["paths"].values():
+        of_path = [
+            {"$ref": f"#/components/parameters/{component[each['name']]}"} for each in operations.pop("parameters", ())
+        ]
+        for operation in operations.values():
+            operation["parameters"] = [*of_path, *operation.get("parameters", ())]
 
 
 def _add_limits(schemas: dict[str, Any], limits: Limits) -> None:
@@ -175,5 +188,4 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
     """Yield the path and the description of each operation."""
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            if "responses" in operation:  # the other value is their list of shared parameters
-                yield path, operation
+            yield path, operation

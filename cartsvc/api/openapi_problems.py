@@ -15,7 +15,7 @@ from cartsvc.api.problems import (
     PROBLEM_BY_STATUS,
     TYPE_PREFIX,
     Problem,
-    problem_response,
+    problem_body,
 )
 from cartsvc.api.schemas import CART_EXAMPLE
 from cartsvc.errors import Fault
@@ -141,6 +141,7 @@ def response(problems: Iterable[Problem]) -> dict[str, Any]:
 
 
 def _body(problem: Problem, detail: str, faults: Iterable[Fault] = ()) -> dict[str, Any]:
-    body: dict[str, Any] = msgspec.json.decode(problem_response(problem, detail, faults=faults).data)
-    body["instance"] = INSTANCE_PREFIX + "5f0c8a2b91d34e67"
-    return body
+    # As a client reads it, and without a trace in the request for the document, which is none of these problems.
+    body = problem_body(problem, detail, INSTANCE_PREFIX + "5f0c8a2b91d34e67", faults)
+    read: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(body))
+    return read

@@ -132,16 +132,26 @@ def problem_response(
     more: Mapping[str, object] | None = None,
 ) -> Response:
     """Return a problem as a response; ``more`` contains its extension members (RFC 9457, 3.2)."""
+    instance = None
+    if request:  # false outside a request
+        request.environ["cartsvc.problem"] = problem.slug  # for the log and the metrics
+        instance = INSTANCE_PREFIX + request.environ["HTTP_X_REQUEST_ID"]
+    body = problem_body(problem, detail, instance, faults) | dict(more or {})
+    return Response(msgspec.json.encode(body), problem.status, [*problem.headers, *headers], mimetype=MEDIA_TYPE)
+
+
+def problem_body(
+    problem: Problem, detail: str, instance: str | None, faults: Iterable[errors.Fault] = ()
+) -> dict[str, Any]:
+    """Return the members of a problem; ``instance`` identifies the request."""
     body: dict[str, Any] = {
         "type": TYPE_PREFIX + problem.slug,
         "title": problem.title,
         "status": problem.status,
         "detail": detail,
     }
-    if request:  # false outside a request, where the OpenAPI document makes its examples
-        request.environ["cartsvc.problem"] = problem.slug  # for the log and the metrics
-        body["instance"] = INSTANCE_PREFIX + request.environ["HTTP_X_REQUEST_ID"]
+    if instance is not None:
+        body["instance"] = instance
     if listed := [_readable(fault) for fault in faults]:
         body["errors"] = listed
-    body |= more or {}
-    return Response(msgspec.json.encode(body), problem.status, [*problem.headers, *headers], mimetype=MEDIA_TYPE)
+    return body

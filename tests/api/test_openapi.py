@@ -52,8 +52,13 @@ def _operations(client: Client) -> Iterator[tuple[tuple[str, ...], dict[str, Any
                 yield ("paths", path, method), item[method]
 
 
+def _parameters(client: Client, operation: dict[str, Any], place: str) -> list[dict[str, Any]]:
+    found = [client.contract.resolve(*each["$ref"][2:].split("/"))[1] for each in operation["parameters"]]
+    return [parameter for parameter in found if parameter["in"] == place]
+
+
 def _headers(client: Client, operation: dict[str, Any]) -> list[dict[str, Any]]:
-    return [client.contract.resolve(*each["$ref"][2:].split("/"))[1] for each in operation.get("parameters", [])]
+    return _parameters(client, operation, "header")
 
 
 def _nodes(value: Any, *steps: str) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -79,7 +84,7 @@ def test_the_document_is_openapi_3_1(client: Client) -> None:
     assert {"title", "version", "description", "license"} <= set(document["info"])
     for path, item in document["paths"].items():
         assert path.startswith("/")
-        assert set(item) <= {*METHODS, "parameters", "summary", "description", "servers"}
+        assert set(item) <= set(METHODS)
     for _, operation in _operations(client):
         for response in operation["responses"].values():
             assert response["description"]
@@ -176,7 +181,6 @@ def test_every_header_is_described(client: Client) -> None:
     """Those of requests have an example too, in the schema: Swagger UI would fill in and send a parameter's own."""
     for steps, operation in _operations(client):
         for parameter in _headers(client, operation):
-            assert parameter["in"] == "header", steps
             assert parameter["description"], (steps, parameter["name"])
             assert parameter["schema"], (steps, parameter["name"])
             assert parameter["schema"]["examples"], (steps, parameter["name"])
@@ -241,11 +245,13 @@ def test_every_answer_says_more_than_its_status(client: Client) -> None:
 
 
 def test_every_path_parameter_is_described(client: Client) -> None:
-    """Those in the template, all of them and no others; each is required and has a schema."""
-    for path, item in client.contract.document["paths"].items():
-        stated = [each for each in item.get("parameters", []) if each["in"] == "path"]
-        assert sorted(each["name"] for each in stated) == sorted(re.findall(r"\{(\w+)\}", path))
+    """Those in the template, all of them and no others; each is required and has a schema. They precede the headers."""
+    for steps, operation in _operations(client):
+        stated = _parameters(client, operation, "path")
+        assert sorted(each["name"] for each in stated) == sorted(re.findall(r"\{(\w+)\}", steps[1]))
         assert all(each["required"] is True and each["schema"] and each["description"] for each in stated)
+        first = operation["parameters"][: len(stated)]
+        assert [client.contract.resolve(*each["$ref"][2:].split("/"))[1] for each in first] == stated
 
 
 def test_every_body_has_an_example(client: Client) -> None:
@@ -613,7 +619,6 @@ def test_the_names_of_operations_are_public() -> None:
         (method, path): operation["operationId"]
         for path, operations in paths.items()
         for method, operation in operations.items()
-        if "responses" in operation
     }
     assert named == {
         ("get", "/cart/{user_id}"): "getCart",
@@ -680,3 +685,9 @@ def test_nothing_has_a_default(client: Client) -> None:
     assert [
         steps for steps, node in _nodes(client.contract.document) if isinstance(node, dict) and "default" in node
     ] == []
+
+
+def test_no_schema_is_named_like_a_constructor() -> None:
+    """Generated Go has a function NewX for each schema X, which must not be the name of another schema."""
+    names = make_client().contract.document["components"]["schemas"].keys()
+    assert names & {f"New{name}" for name in names} == set()

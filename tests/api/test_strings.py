@@ -89,9 +89,7 @@ def _member(schema: str, *steps: str) -> Callable[[dict[str, Any]], dict[str, An
 
 
 def _of_path(document: dict[str, Any]) -> dict[str, Any]:
-    path = document["paths"]["/cart/{user_id}"]
-    parameters = [*path.get("parameters", []), *path["get"].get("parameters", [])]
-    return dict(next(each for each in parameters if each.get("name") == "user_id")["schema"])
+    return dict(document["components"]["parameters"]["UserId"]["schema"])
 
 
 # The strings of requests: where the document states what each may be, and a request that contains one.

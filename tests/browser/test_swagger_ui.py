@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import jwt
 import pytest
 from playwright.sync_api import expect
 
 from tests.support.servers import serve
+from tests.support.tokens import GUEST_SECRET, SECRET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 PREFIX = "/shopcart"
 SECONDS = 20
+_STATUS = ".live-responses-table .response .response-col_status"
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +107,89 @@ def test_every_operation_and_schema_opens(watched: Watched, url: str) -> None:
     _assert_clean(watched, url)
 
 
+def test_what_people_fill_in_comes_first(watched: Watched, url: str) -> None:
+    """The guest that all else may need is the first call; an operation has its path before its headers."""
+    page = watched.page
+    page.goto(f"{url}/swagger-ui")
+    first = page.locator(".opblock").first
+    expect(first.locator(".opblock-summary-method")).to_have_text("POST")
+    expect(first.locator(".opblock-summary-path")).to_have_text("/cart")
+    names = _expand(page, "Remove an item").locator(".parameters .parameter__name")
+    expect(names).to_have_text(
+        [re.compile("user_id"), re.compile("item_id"), "Idempotency-Key", "If-Match", "If-None-Match"]
+    )
+
+
+def test_an_opened_operation_is_short(watched: Watched, url: str) -> None:
+    """The example of each problem is closed, and opens and closes by keyboard too."""
+    page = watched.page
+    page.goto(f"{url}/swagger-ui")
+    operation = _expand(page, "Merge another cart into this one")
+    problem = operation.get_by_role("button", name="Precondition failed.")
+    expect(problem).to_have_attribute("aria-expanded", "false")
+    expect(operation.locator(".responses-table .highlight-code")).to_have_count(1)  # of the 200
+    box = operation.bounding_box()
+    assert box is not None
+    assert box["height"] < 2300
+    problem.focus()
+    page.keyboard.press("Enter")
+    expect(operation.locator(".responses-table .highlight-code").nth(1)).to_contain_text(":precondition-failed")
+    expect(problem).to_have_attribute("aria-expanded", "true")
+    page.keyboard.press("Enter")
+    expect(operation.locator(".responses-table .highlight-code")).to_have_count(1)
+    _assert_clean(watched, url)
+
+
+def test_an_etag_can_be_copied_with_its_quotes(watched: Watched, url: str) -> None:
+    """The description of If-Match has them, and so has the ETag of a response."""
+    page = watched.page
+    page.goto(f"{url}/swagger-ui")
+    operation = _expand(page, "Set the metadata of a cart")
+    expect(operation.locator("tr[data-param-name=If-Match]")).to_contain_text('quotes: "3t6rahouFHt350Cy"')
+    added = _execute(_expand(page, "Add an item"), path={"user_id": "tagged"})
+    etag = re.search(r'etag: ("[!#-~]+")', added.locator(".headerline").filter(has_text="etag:").inner_text())
+    assert etag
+    body = '{"metadata": {"a": "b"}}'
+    _execute(operation, path={"user_id": "tagged", "If-Match": etag[1]}, body=body)
+    _assert_clean(watched, url)
+
+
+def test_a_merge_is_seen_by_its_description(watched: Watched, url: str) -> None:
+    """The example merges an absent guest; the description leads to one that exists."""
+    page = watched.page
+    page.goto(f"{url}/swagger-ui")
+    merge = _expand(page, "Merge another cart into this one")
+    expect(merge).to_contain_text("create a guest, add an item to its cart, and paste its user_id here")
+    created = _execute(_expand(page, "Create a guest"), status="201")
+    guest = json.loads(created.locator(".highlight-code code").first.inner_text())["user_id"]
+    body = '{"product_id": "hat", "quantity": 1}'
+    _execute(_expand(page, "Add an item"), path={"user_id": guest}, body=body)
+    merged = _execute(merge, path={"user_id": "merged"}, body=json.dumps({"from_user_id": guest}))
+    expect(merged).to_contain_text('"product_id": "hat"')
+    _assert_clean(watched, url)
+
+
+def test_a_token_authorizes_calls(watched: Watched) -> None:
+    """Without it a call is refused; with it, entered once, the call succeeds."""
+    settings = {"CARTSVC_AUTH": "jwt", "CARTSVC_JWT_KEY": SECRET, "CARTSVC_GUEST_KEY": GUEST_SECRET}
+    with serve(**settings) as server:
+        url = f"http://cartsvc.test:{server.port}"
+        page = watched.page
+        page.goto(f"{url}/swagger-ui")
+        operation = _expand(page, "Get a cart")
+        _execute(operation, status="401")
+        page.get_by_role("button", name="Authorize", exact=True).click()
+        dialog = page.locator(".dialog-ux")
+        expect(dialog).to_contain_text("A user token from the shop's issuer, or a guest token from POST /cart.")
+        dialog.locator("input").fill(jwt.encode({"sub": "alice", "exp": int(time.time()) + 600}, SECRET, "HS256"))
+        dialog.get_by_role("button", name="Apply credentials").click()
+        dialog.get_by_role("button", name="Close").last.click()
+        operation.get_by_role("button", name="Execute").click()
+        expect(operation.locator(_STATUS)).to_have_text("200")
+        refused = [text for text in watched.complaints if "401" not in text]
+        assert refused == []
+
+
 def test_the_root_leads_to_it_under_a_strict_policy(watched: Watched, url: str) -> None:
     """`/` ends at the page, whose policy lets nothing inline, nothing evaluated and no other host in."""
     arrived = watched.page.goto(f"{url}/")
@@ -175,6 +263,20 @@ def _expand(page: Page, summary: str) -> Locator:
     operation = page.locator(".opblock").filter(has=page.get_by_text(summary, exact=True))
     operation.locator(".opblock-summary-control").click()
     return operation
+
+
+def _execute(
+    operation: Locator, *, path: dict[str, str] | None = None, body: str | None = None, status: str = "200"
+) -> Locator:
+    """Fill in an operation, execute it, and return the response, which must have this status."""
+    operation.get_by_role("button", name="Try it out").click()
+    for name, value in (path or {}).items():
+        operation.get_by_placeholder(name, exact=True).fill(value)
+    if body is not None:
+        operation.locator("textarea").fill(body)
+    operation.get_by_role("button", name="Execute").click()
+    expect(operation.locator(_STATUS)).to_have_text(status)
+    return operation.locator(".live-responses-table")
 
 
 def _assert_clean(watched: Watched, url: str) -> None:

@@ -106,10 +106,19 @@ def test_the_peers_of_the_benchmark_are_pinned_apart() -> None:
     assert {"fastapi", "uvicorn"} <= {*pins}
     assert [name for name, hashes in pins.items() if not hashes] == []
     assert {"fastapi", "uvicorn"} & {pin.name for pin in _pins("requirements-dev.txt")} == set()
-    lock = json.loads((_ROOT / "bench/peers/express/package-lock.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("folder", "some"),
+    [("bench/peers/express", {"express", "redis"}), ("tests/clients", {"openapi-fetch", "@redocly/cli", "typescript"})],
+)
+def test_npm_packages_are_pinned(folder: str, some: set[str]) -> None:
+    """Each has its hash, and none names a registry."""
+    lock = json.loads((_ROOT / folder / "package-lock.json").read_text())
     packages = {name: package for name, package in lock["packages"].items() if name}
-    assert {"node_modules/express", "node_modules/redis"} <= {*packages}
+    assert {f"node_modules/{name}" for name in some} <= {*packages}
     assert [name for name, package in packages.items() if "integrity" not in package or "resolved" in package] == []
+    assert (_ROOT / folder / ".npmrc").read_text() == "omit-lockfile-registry-resolved=true\n"
 
 
 def _here() -> list[Pin]:

@@ -1,0 +1,1 @@
+"""Clients generated from the documents in docs/openapi, and linters of these documents."""

@@ -1,0 +1,39 @@
+"""The client that openapi-python-client generates, at work on a real server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.documents import DOCUMENTS, Document, code_of_page
+from tests.support.shops import shop
+
+pytestmark = pytest.mark.server
+_PROGRAM = Path(__file__).with_name("python_program.py")
+_BIN = Path(sys.executable).parent
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.file)
+def test_a_generated_client_adds_gets_merges_and_deletes(document: Document, tmp_path: Path) -> None:
+    """It is generated without a warning, and each result has its type; the code of docs/clients.md runs too."""
+    generate = [_BIN / "openapi-python-client", "generate", "--meta=none", "--fail-on-warning"]
+    _run([*generate, f"--path={document.path}", f"--output-path={tmp_path / 'cartsvc_client'}"], tmp_path)
+    with shop(document) as (url, token):
+        assert _run([sys.executable, _PROGRAM, url, *([token] if token else [])], tmp_path) == "204\n"
+        page = tmp_path / "page.py"
+        page.write_text(f"token = {token or 'none'!r}\n{code_of_page('python').replace('https://carts.example', url)}")
+        assert _run([sys.executable, page], tmp_path) == "1\n"  # as the program has deleted the cart
+
+
+def _run(command: list[str | Path], folder: Path) -> str:
+    """Run a command that finds the packages of this folder, and the ruff that formats generated code."""
+    environ = os.environ | {"PATH": f"{_BIN}:{os.environ['PATH']}", "PYTHONPATH": str(folder)}
+    ended = subprocess.run(
+        command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 0, ended.stdout
+    return ended.stdout
