@@ -53,7 +53,7 @@ def _valkey() -> Iterator[tuple[str, int]]:
 @contextmanager
 def _postgresql() -> Iterator[tuple[str, int]]:
     """Run a PostgreSQL server that does not wait for its disk."""
-    with postgresql(synchronous_commit="off", shared_buffers="128MB") as server:
+    with postgresql(synchronous_commit="off", shared_buffers="128MB", max_connections="300") as server:
         yield server.url, server.pid
 
 
