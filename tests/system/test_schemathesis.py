@@ -36,8 +36,8 @@ max-examples = {_EXAMPLES // 4}
 """
 _SECONDS = 3600
 _ALL_PHASES = ("Examples", "Coverage", "Fuzzing", "Stateful")
-_SHORT_PHASES = ("Examples", "Stateful")
-# Coverage and fuzzing take minutes, so the fast profile has none of them. With tokens only a soak repeats all phases.
+_SHORT_PHASES = ("Examples", "Fuzzing", "Stateful")
+# The coverage phase takes minutes, so the fast profile has none of it. With tokens only a soak repeats all phases.
 _PHASES = _ALL_PHASES if settings.get_profile("ci").max_examples <= _EXAMPLES else _SHORT_PHASES
 _PHASES_WITH_TOKENS = _ALL_PHASES if settings.get_profile("soak").max_examples <= _EXAMPLES else ("Fuzzing",)
 _KEY = "a-secret-of-the-shop's-issuer-0123456789"
