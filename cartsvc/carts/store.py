@@ -100,8 +100,77 @@ class CartStore(ABC):
         return nullcontext()
 
 
-def check_name(name: str) -> None:
-    """Raise RecordUnreadable if a record is stored under a name that is no user_id, so that no request can reach it."""
+class WrappedStore(CartStore):
+    """Pass every call to ``inner``. Subclasses override the calls that they observe or disturb."""
+
+    def __init__(self, inner: CartStore) -> None:
+        self.inner = inner
+
+    def get(self, user_id: str) -> Record | None:
+        """Get the record."""
+        return self.inner.get(user_id)
+
+    def update(self, user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
+        """Update the record."""
+        return self.inner.update(user_id, change)
+
+    def scan(self) -> Iterator[tuple[str, Record | RecordUnreadable]]:
+        """Iterate over all records."""
+        return self.inner.scan()
+
+    def delete(self, user_id: str) -> Record | RecordUnreadable | None:
+        """Delete the record."""
+        return self.inner.delete(user_id)
+
+    def purge_expired(self) -> int:
+        """Purge expired records."""
+        return self.inner.purge_expired()
+
+    def ping(self) -> None:
+        """Ping the store."""
+        self.inner.ping()
+
+    def close(self) -> None:
+        """Close the store."""
+        self.inner.close()
+
+    def startup_warnings(self) -> list[str]:
+        """Return the warnings of the store."""
+        return self.inner.startup_warnings()
+
+    def setup_script(self) -> str:
+        """Return the commands that prepare the server."""
+        return self.inner.setup_script()
+
+    def set_up(self) -> None:
+        """Prepare the server."""
+        self.inner.set_up()
+
+    def usage(self) -> StoreUsage | None:
+        """Return how full the store is."""
+        return self.inner.usage()
+
+    def operation(self) -> AbstractContextManager[object]:
+        """Let the calls inside share the time of one request."""
+        return self.inner.operation()
+
+
+def scanned(user_id: str, read: Callable[[], Record | None]) -> Iterator[tuple[str, Record | RecordUnreadable]]:
+    """Yield the record that ``read`` returns, or its error, as :meth:`CartStore.scan` does; nothing for None.
+
+    A record under a name that is no user_id is yielded as an error, because no request can reach it.
+    """
+    try:
+        _check_name(user_id)
+        record = read()
+    except RecordUnreadable as error:
+        yield user_id, error
+    else:
+        if record is not None:
+            yield user_id, record
+
+
+def _check_name(name: str) -> None:
     if not is_user_id(name):
         raise RecordUnreadable from ValueError("its name is no user_id")
 

@@ -6,13 +6,14 @@ import errno
 import os
 import time
 from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import lmdb
 
 from cartsvc.carts import record as records
-from cartsvc.carts.store import CartStore, StoreUsage, T, allowed_when_full, check_name
+from cartsvc.carts.store import CartStore, StoreUsage, T, allowed_when_full, scanned
 from cartsvc.errors import RecordUnreadable, StoreError, StoreFull, StoreUnusable
 from cartsvc.stores.lmdb_lock import DirectoryLock
 
@@ -76,10 +77,7 @@ class LmdbStore(CartStore):
         """Read the record from the last committed state."""
         with self._errors(), self._begin() as txn:
             data = txn.get(_key(user_id), db=self._records)
-        if data is None:
-            return None
-        record = records.decode(data)
-        return record if record.is_live(self._clock()) else None
+        return None if data is None else self._decode_live(data)
 
     def update(self, user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
         """Change the record in a write transaction. If the store is full and space was reclaimed, try once more."""
@@ -97,15 +95,7 @@ class LmdbStore(CartStore):
         while page := self._page(after):
             after = page[-1][0]
             for key, data in page:
-                user_id = key.decode(errors="surrogateescape")
-                try:
-                    check_name(user_id)
-                    record = records.decode(data)
-                except RecordUnreadable as error:
-                    yield user_id, error
-                else:
-                    if record.is_live(self._clock()):
-                        yield user_id, record
+                yield from scanned(key.decode(errors="surrogateescape"), partial(self._decode_live, data))
 
     def delete(self, user_id: str) -> Record | RecordUnreadable | None:
         """Remove the record. The index entry of a record that cannot be decoded is removed when its minute is over."""
@@ -150,6 +140,10 @@ class LmdbStore(CartStore):
     def close(self) -> None:
         """Close the file, and release the lock on its directory."""
         self._opened.close()
+
+    def _decode_live(self, data: bytes) -> Record | None:
+        record = records.decode(data)
+        return record if record.is_live(self._clock()) else None
 
     def _update(self, key: bytes, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
         with self._errors(), self._begin(write=True) as txn:

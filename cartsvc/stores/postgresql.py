@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cartsvc.carts import record as records
-from cartsvc.carts.store import check_name
+from cartsvc.carts.store import scanned
 from cartsvc.errors import OutcomeUnknown, RecordUnreadable, StoreError, StoreFull, StoreUnusable, driver_words
 from cartsvc.stores import postgresql_statements as sql
 from cartsvc.stores.compare_and_set import CompareAndSetStore, Found
@@ -68,15 +69,8 @@ class PostgresqlStore(CompareAndSetStore):
                 break
             for row in range(page.ntuples):
                 last = _value(page, row, 0)
-                user_id = last.decode(errors="surrogateescape")
-                try:
-                    check_name(user_id)
-                    record = self._decode_live(_value(page, row, 1))
-                except RecordUnreadable as error:
-                    yield user_id, error
-                else:
-                    if record is not None:
-                        yield user_id, record
+                read = partial(self._decode_live, _value(page, row, 1))
+                yield from scanned(last.decode(errors="surrogateescape"), read)
 
     def delete(self, user_id: str) -> Record | RecordUnreadable | None:
         """Remove the row in one round trip."""

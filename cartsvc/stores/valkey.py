@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import ssl
 from contextlib import contextmanager
+from functools import partial
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, Red
 from redis.retry import Retry
 
 from cartsvc.carts import record as records
-from cartsvc.carts.store import check_name
+from cartsvc.carts.store import scanned
 from cartsvc.errors import OutcomeUnknown, RecordUnreadable, StoreError, StoreFull, StoreUnusable
 from cartsvc.stores.compare_and_set import CompareAndSetStore, Found
 from cartsvc.stores.operation import current_operation
@@ -66,14 +67,7 @@ class ValkeyStore(CompareAndSetStore):
         """Read the keys by SCAN, on each primary of a cluster."""
         for key in self._keys():
             user_id = key.removeprefix(self._prefix).decode(errors="surrogateescape")
-            try:
-                check_name(user_id)
-                record = self.get(user_id)
-            except RecordUnreadable as error:
-                yield user_id, error
-            else:
-                if record is not None:
-                    yield user_id, record
+            yield from scanned(user_id, partial(self.get, user_id))
 
     def delete(self, user_id: str) -> Record | RecordUnreadable | None:
         """Remove the key, of any type. A write between reading and removing it is removed too."""

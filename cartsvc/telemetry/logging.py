@@ -8,15 +8,14 @@ import re
 import threading
 from typing import TYPE_CHECKING
 
-from cartsvc.carts.store import CartStore, T, allowed_when_full
+from cartsvc.carts.store import T, WrappedStore, allowed_when_full
 from cartsvc.errors import RecordUnreadable, StoreError, StoreFull, driver_words, error_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
 
     from cartsvc.carts.record import Record
-    from cartsvc.carts.store import StoreUsage
+    from cartsvc.carts.store import CartStore
 
 _QUIET_S = 60  # between two lines about the same kind of failure
 _CALM_S = 5  # without a failure until it counts as over, because one node of a cluster may be down while others respond
@@ -43,7 +42,7 @@ class _Outage:
         self.logged_as = ""  # empty until its beginning was logged
 
 
-class LoggedStore(CartStore):
+class LoggedStore(WrappedStore):
     """Pass every call to ``inner``, and log each kind of failure when it begins and when it is over.
 
     Per kind, at most one beginning per minute is logged, and its end. A line contains the words of the driver and no
@@ -52,7 +51,7 @@ class LoggedStore(CartStore):
     """
 
     def __init__(self, inner: CartStore, *, monotonic: Callable[[], float]) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._outages: dict[tuple[str, str], _Outage] = {}  # by kind and, for unreadable records, user id
@@ -61,7 +60,7 @@ class LoggedStore(CartStore):
     def get(self, user_id: str) -> Record | None:
         """Get the record."""
         try:
-            record = self._inner.get(user_id)
+            record = self.inner.get(user_id)
         except (StoreError, RecordUnreadable) as error:
             self._begin(error, _READ, user_id)
             raise
@@ -74,7 +73,7 @@ class LoggedStore(CartStore):
         if self._outages:
             return self._update_in_outage(user_id, change)
         try:
-            return self._inner.update(user_id, change)
+            return self.inner.update(user_id, change)
         except (StoreError, RecordUnreadable) as error:
             self._begin(error, _WRITE, user_id)
             raise
@@ -82,7 +81,7 @@ class LoggedStore(CartStore):
     def scan(self) -> Iterator[tuple[str, Record | RecordUnreadable]]:
         """Iterate over all records; those that cannot be read are not logged, because the caller gets their names."""
         try:
-            yield from self._inner.scan()
+            yield from self.inner.scan()
         except StoreError as error:
             self._begin(error, _READ)
             raise
@@ -90,7 +89,7 @@ class LoggedStore(CartStore):
     def delete(self, user_id: str) -> Record | RecordUnreadable | None:
         """Delete the record."""
         try:
-            found = self._inner.delete(user_id)
+            found = self.inner.delete(user_id)
         except StoreError as error:
             self._begin(error, _WRITE, user_id)
             raise
@@ -101,7 +100,7 @@ class LoggedStore(CartStore):
     def purge_expired(self) -> int:
         """Purge expired records."""
         try:
-            count = self._inner.purge_expired()
+            count = self.inner.purge_expired()
         except StoreError as error:
             self._begin(error, _WRITE)
             raise
@@ -112,28 +111,12 @@ class LoggedStore(CartStore):
     def ping(self) -> None:
         """Ping the store."""
         try:
-            self._inner.ping()
+            self.inner.ping()
         except StoreError as error:
             self._begin(error, _PING)
             raise
         if self._outages:
             self._end(_PING, has_room=True)
-
-    def close(self) -> None:
-        """Close the store."""
-        self._inner.close()
-
-    def startup_warnings(self) -> list[str]:
-        """Return the warnings of the store."""
-        return self._inner.startup_warnings()
-
-    def usage(self) -> StoreUsage | None:
-        """Return how full the store is."""
-        return self._inner.usage()
-
-    def operation(self) -> AbstractContextManager[object]:
-        """Let the calls inside share the time of one request."""
-        return self._inner.operation()
 
     def _update_in_outage(self, user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
         proves, has_grown = _READ, False
@@ -146,7 +129,7 @@ class LoggedStore(CartStore):
             return new, result
 
         try:
-            result = self._inner.update(user_id, watched)
+            result = self.inner.update(user_id, watched)
         except (StoreError, RecordUnreadable) as error:
             self._begin(error, _WRITE, user_id)
             raise

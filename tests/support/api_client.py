@@ -22,7 +22,6 @@ from tests.support.openapi import PROBLEM, Contract, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import ClassVar
 
     from flask import Flask
     from werkzeug.test import TestResponse
@@ -78,8 +77,6 @@ class Client(FlaskClient):
 
 class RaisingStore(CartStore):
     """A store that raises ``error`` in every call."""
-
-    shared: ClassVar[bool] = False
 
     def __init__(self, error: Exception) -> None:
         self._error = error

@@ -2,66 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from cartsvc.carts.store import CartStore, T
+from cartsvc.carts.store import CartStore, T, WrappedStore
 from cartsvc.errors import OutcomeUnknown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable
 
     from cartsvc.carts.record import Record
-    from cartsvc.errors import RecordUnreadable
 
 
 class Crash(Exception):
     """The process has died here; what was committed stays."""
-
-
-class WrappedStore(CartStore):
-    """Passes every call to ``inner``; subclasses override the calls that they disturb."""
-
-    shared: ClassVar[bool] = False
-
-    def __init__(self, inner: CartStore) -> None:
-        self.inner = inner
-
-    def get(self, user_id: str) -> Record | None:
-        """Read the record."""
-        return self.inner.get(user_id)
-
-    def update(self, user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
-        """Change it."""
-        return self.inner.update(user_id, change)
-
-    def scan(self) -> Iterator[tuple[str, Record | RecordUnreadable]]:
-        """Yield all records."""
-        return self.inner.scan()
-
-    def delete(self, user_id: str) -> Record | RecordUnreadable | None:
-        """Delete the record."""
-        return self.inner.delete(user_id)
-
-    def purge_expired(self) -> int:
-        """Purge expired records."""
-        return self.inner.purge_expired()
-
-    def ping(self) -> None:
-        """Return if the store is available."""
-        self.inner.ping()
-
-    def close(self) -> None:
-        """Close the store."""
-        self.inner.close()
-
-    def startup_warnings(self) -> list[str]:
-        """Return what the operator should know."""
-        return self.inner.startup_warnings()
-
-    def operation(self) -> AbstractContextManager[object]:
-        """Bound the time of one request."""
-        return self.inner.operation()
 
 
 class FaultyStore(WrappedStore):

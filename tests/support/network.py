@@ -6,7 +6,7 @@ one thread plays any number of servers, and each run can be repeated.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
@@ -71,8 +71,6 @@ class Server:
 
 class NetworkStore(CartStore):
     """The store of one service: with a clock of its own, over a network that the test controls."""
-
-    shared: ClassVar[bool] = True
 
     def __init__(self, server: Server, flights: list[Flight], clock: Callable[[], int]) -> None:
         self._server = server

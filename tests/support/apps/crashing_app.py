@@ -8,7 +8,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from cartsvc import create_app
-from tests.support.faults import WrappedStore
+from cartsvc.carts.store import WrappedStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable

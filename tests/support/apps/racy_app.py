@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from cartsvc import create_app
-from tests.support.faults import WrappedStore
+from cartsvc.carts.store import WrappedStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
