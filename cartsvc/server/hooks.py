@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from cartsvc.server.slow_clients import ClientTimeouts
     from cartsvc.settings import Settings
+    from cartsvc.shared_directory import SharedDirectory
     from cartsvc.stores.urls import StoreConfig
     from cartsvc.telemetry.metrics_files import MetricsFiles
 
@@ -127,8 +128,6 @@ class Hooks:
                 server.metrics = self._open_metrics(takes_over=takes_over, workers=cfg.workers)
             lock = lock_store(settings.store, memory_limit=settings.memory_limit, max_readers=settings.max_readers)
         except (OSError, StoreUnusable) as unusable:
-            if server.metrics is not None:
-                server.metrics.close()
             sys.exit(f"cartsvc cannot start: {unusable}")
         server.store_lock = lock  # for the life of the server
         store, memory = settings.store, None
@@ -165,14 +164,14 @@ class Hooks:
             server.metrics.before_fork(server, worker)
 
     def post_fork(self, server: Arbiter, worker: Worker) -> None:
-        """Give the arbiter's lock back, and handle the signals that stop a worker while it boots.
+        """Give the arbiter's locks back, and handle the signals that stop a worker while it boots.
 
         Until then the worker has the arbiter's handlers, which only queue signals.
         """
         if server.metrics is not None:
             server.metrics.after_fork(worker)
-        if isinstance(server.store_lock, MemoryDirectory):
-            server.store_lock.leave()  # a worker has its own, so that the last one can remove what a killed master left
+        for directory in _shared_directories(server):
+            directory.leave()  # a worker has its own, so that the last one can remove what a killed arbiter left
         for each in _STOPS:
             signal.signal(each, lambda *_: setattr(worker, "alive", False))
         while not server.SIG_QUEUE.empty():  # this process's copy, which has the signals that arrived since the fork
@@ -216,7 +215,12 @@ class Hooks:
 
     def on_exit(self, server: Arbiter) -> None:
         """Leave the carts in memory, and the metrics, to the server that a USR2 signal has started, if it runs."""
-        if server.metrics is not None:
-            server.metrics.close()
-        if isinstance(server.store_lock, MemoryDirectory) and server.reexec_pid != 0:
-            server.store_lock.leave()
+        if server.reexec_pid != 0:
+            for directory in _shared_directories(server):
+                directory.leave()
+
+
+def _shared_directories(server: Arbiter) -> list[SharedDirectory]:
+    """Return the directories that end with the server: of its carts in memory, and of its metrics."""
+    found: list[SharedDirectory] = [] if server.metrics is None else [server.metrics.directory]
+    return [*found, server.store_lock] if isinstance(server.store_lock, MemoryDirectory) else found

@@ -41,7 +41,7 @@ def open_store(
 
             directory = _memory_directory(config, limit=memory_limit, max_readers=max_readers, private=True)
             engine = LmdbConfig(directory.path, sync="off", map_size=0)
-            return LmdbStore(engine, clock=clock, max_readers=max_readers, lock=directory)
+            return LmdbStore(engine, clock=clock, max_readers=max_readers, shared=directory)
         case LmdbConfig():
             from cartsvc.stores.lmdb import LmdbStore
 
@@ -79,7 +79,7 @@ def count_pools(config: StoreConfig) -> int:
     return max(len(config.hosts), _CLUSTER_NODES) if config.cluster else 1
 
 
-def lock_store(config: StoreConfig, *, memory_limit: int, max_readers: int) -> DirectoryLock | None:
+def lock_store(config: StoreConfig, *, memory_limit: int, max_readers: int) -> DirectoryLock | MemoryDirectory | None:
     """Lock the store against servers that must not share it with this one, until the lock is closed.
 
     Call it before the workers are forked. The lock of ``memory://`` is a MemoryDirectory, with which the carts end. The

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cartsvc.carts.record import Record
+    from cartsvc.shared_directory import SharedDirectory
     from cartsvc.stores.urls import LmdbConfig
 
 _MINUTE_MS = 60_000
@@ -39,19 +40,20 @@ class LmdbStore(CartStore):
 
     Each process opens its own store, after its fork. ``max_readers`` is the maximum number of threads, in all processes
     together, that read at the same time. Write transactions of all processes are serialised; a read never waits.
-    ``lock`` is the lock on the directory, by default a new one; the store closes it. A ``map_size`` of 0 is that of the
-    existing file.
+    A ``map_size`` of 0 is that of the existing file. ``shared`` is a directory that the store closes with its files.
     """
 
     def __init__(
-        self, config: LmdbConfig, *, clock: Callable[[], int], max_readers: int, lock: DirectoryLock | None = None
+        self, config: LmdbConfig, *, clock: Callable[[], int], max_readers: int, shared: SharedDirectory | None = None
     ) -> None:
         self._clock = clock
         self._path = config.path
         self._pid = os.getpid()
         self._checked_at = time.monotonic()
         with ExitStack() as opened:
-            opened.enter_context(closing(lock or DirectoryLock(config.path)))
+            if shared is not None:
+                opened.enter_context(closing(shared))
+            opened.enter_context(closing(DirectoryLock(config.path)))
             try:
                 self._env = lmdb.open(
                     config.path,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cartsvc.errors import StoreUnusable
 
-LOCK_FILE = "guard"
+_FILE_NAME = "guard"
 _FILE_SIZE = 512  # bytes, always the same, so that a server can start on a full disk
 
 
@@ -30,16 +30,16 @@ class DirectoryLock:
         ours = _identity()
         try:
             Path(directory).mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._file = os.open(Path(directory) / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._file = os.open(Path(directory) / _FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 host, theirs = self._acquire(ours)
             except OSError:
-                os.close(self._file)
+                self.close()
                 raise
         except OSError as error:
             raise StoreUnusable(f"{directory} cannot be used for carts: {error.strerror}.") from error
         if theirs != ours:
-            os.close(self._file)
+            self.close()
             raise StoreUnusable(
                 f"{directory} is in use by a server in another container or on another machine ({host}). LMDB's carts "
                 "are for the processes of one container or machine: stop that server, or keep the carts in Valkey."

@@ -7,23 +7,19 @@ ever ran.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import shutil
-import tempfile
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from cartsvc.shared_directory import SharedDirectory, memory_file_system
+
 if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter
     from gunicorn.workers.base import Worker
 
-_MEMORY = Path("/dev/shm")  # noqa: S108 - each directory in it is made by mkdtemp
-_PREFIX = "cartsvc-metrics-"
-_LOCK = "lock"
 # Bytes of each file. They are written through a map, so a worker would be killed (SIGBUS) if the memory is full and a
 # page does not exist; therefore the pages are allocated before the worker starts. 256 KiB are about 60 combinations of
 # method, route and status; a file with more is enlarged.
@@ -57,15 +53,12 @@ def worker_starts(directory: str) -> Counter[str]:
 class MetricsFiles:
     """The directory, made by gunicorn's first process, and what that process knows of its workers' slots.
 
-    It is locked while a server uses it. The server that a USR2 signal starts shares the directory of the first one, and
-    the last of them removes it; a directory that a killed server has left is removed by the next start.
+    The server that a USR2 signal starts shares the directory of the first one.
     """
 
-    def __init__(self, path: str) -> None:
-        """Lock the directory. Raises OSError if it is absent."""
-        self.path = path
-        self._lock = os.open(Path(path) / _LOCK, os.O_RDWR | os.O_CLOEXEC)
-        fcntl.flock(self._lock, fcntl.LOCK_SH)
+    def __init__(self, directory: SharedDirectory) -> None:
+        self.directory = directory
+        self.path = directory.path
         self._pid = os.getpid()
         self._replacements: list[str] = []  # why workers ended that are still to be replaced
         self._starts: Counter[str] = Counter()
@@ -73,32 +66,14 @@ class MetricsFiles:
     @classmethod
     def open(cls, inherited: str | None, *, workers: int, memory: Path | None = None) -> MetricsFiles:
         """Open the ``inherited`` directory, or make one, with room for the files of ``workers``. Raises OSError."""
-        found: MetricsFiles | None = None
+        directory: SharedDirectory | None = None
         if inherited is not None:
             with suppress(OSError):
-                found = cls(inherited)
-        if found is None:
-            found = cls._create(memory or (_MEMORY if os.access(_MEMORY, os.W_OK) else Path(tempfile.gettempdir())))
+                directory = SharedDirectory(inherited)
+        found = cls(directory or SharedDirectory.make("metrics", memory or memory_file_system()))
         for number in range(workers):
             found.allocate(number)
         return found
-
-    @classmethod
-    def _create(cls, memory: Path) -> MetricsFiles:
-        for left in memory.glob(f"{_PREFIX}*"):
-            with suppress(OSError):  # of another user, or in use
-                _remove_unless_locked(left)
-        path = tempfile.mkdtemp(prefix=_PREFIX, dir=memory)
-        # The lock file is moved into the directory when it is locked: until then no other start can take the directory
-        # for one that a killed server has left.
-        made = Path(tempfile.mkstemp(prefix=_LOCK, dir=path)[1])
-        lock = os.open(made, os.O_RDWR | os.O_CLOEXEC)
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        made.rename(Path(path) / _LOCK)
-        try:
-            return cls(path)
-        finally:
-            os.close(lock)
 
     def allocate(self, number: int) -> str:
         """Make the files of this slot unless they exist, and return its name. Raises OSError if there is no room."""
@@ -127,11 +102,10 @@ class MetricsFiles:
             worker.has_metrics = False
 
     def after_fork(self, worker: Worker) -> None:
-        """Remember the slot in the worker's process, and release the worker's copy of the lock."""
+        """Remember the slot in the worker's process."""
         global _slot  # noqa: PLW0603 - gunicorn loads the application without arguments
         if worker.has_metrics:
             _slot = WorkerSlot(self.path, f"{self._pid}-{worker.metrics_slot}")
-        self.leave()
 
     def worker_exit(self, worker: Worker) -> None:
         """Leave a sign, in the worker's process, that it ends in order."""
@@ -151,18 +125,6 @@ class MetricsFiles:
         if len(server.WORKERS) < server.num_workers:
             self._replacements.append("recycled" if in_order else "killed")
 
-    def leave(self) -> None:
-        """Release this process's lock, and leave the directory."""
-        os.close(self._lock)
-
-    def close(self) -> None:
-        """Release the lock, and remove the directory unless another server uses it."""
-        if os.getpid() == self._pid:
-            with suppress(OSError):
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(self.path, ignore_errors=True)
-            os.close(self._lock)
-
     def _write_starts(self) -> None:
         new = Path(self.path) / f"new-{self._pid}"
         new.write_text(json.dumps(self._starts))
@@ -170,14 +132,3 @@ class MetricsFiles:
 
     def _sign(self, worker: Worker) -> Path:
         return Path(self.path) / f"ended-{self._pid}-{worker.metrics_slot}"
-
-
-def _remove_unless_locked(directory: Path) -> None:
-    if directory.lstat().st_uid != os.geteuid() or directory.is_symlink():
-        return
-    lock = os.open(directory / _LOCK, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(directory, ignore_errors=True)
-    finally:
-        os.close(lock)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cartsvc import shared_directory
 from cartsvc.errors import StoreFull, StoreUnusable
+from cartsvc.shared_directory import LOCK_FILE
 from cartsvc.stores import lock_store, memory, open_store, running_store
 from cartsvc.stores.lmdb import LmdbStore
 from cartsvc.stores.memory import MemoryDirectory, find_server
@@ -41,7 +43,7 @@ class TestMemoryStore(StoreContract):
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the file system that memory:// uses in a test, so that no other server is found there."""
-    monkeypatch.setattr(memory, "_MEMORY", tmp_path)
+    monkeypatch.setattr(shared_directory, "_MEMORY", tmp_path)
     return tmp_path
 
 
@@ -165,10 +167,10 @@ def test_a_start_removes_a_directory_that_was_never_locked(place: Path) -> None:
 def test_a_start_follows_no_link(place: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """In a directory that all users may write to, a link could name any directory."""
     target = tmp_path_factory.mktemp("target")
-    (target / "guard").touch()
+    (target / LOCK_FILE).touch()
     (place / "cartsvc-memory-link").symlink_to(target)
     created().close()
-    assert (target / "guard").exists()
+    assert (target / LOCK_FILE).exists()
 
 
 def test_a_directory_of_another_user_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,21 +182,23 @@ def test_a_directory_of_another_user_is_left_alone(monkeypatch: pytest.MonkeyPat
     assert left.exists()
 
 
-def test_a_start_that_loses_its_directory_takes_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another start may remove the directory in the moment before it is locked."""
-    create_files, lost = memory._create_files, []  # noqa: SLF001 - no other place in time is as narrow
+def test_a_start_takes_no_directory_that_is_being_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another start, in the middle, neither removes it nor takes it for that of a running server."""
+    create_files, others = memory._create_files, []  # noqa: SLF001 - no other moment is in the middle
 
-    def lose_first(path: str, size: int, max_readers: int) -> None:
+    def start_another(path: str, size: int, max_readers: int) -> None:
         create_files(path, size, max_readers)
-        if not lost:
-            lost.append(path)
-            memory.shutil.rmtree(path)
+        monkeypatch.setattr(memory, "_create_files", create_files)
+        others.append(created())
+        assert find_server() == others[0].path
 
-    monkeypatch.setattr(memory, "_create_files", lose_first)
+    monkeypatch.setattr(memory, "_create_files", start_another)
     directory = created()
-    assert [directory.path] != lost
-    assert not Path(lost[0]).exists()
-    directory.close()
+    (other,) = others
+    assert (Path(directory.path) / "data.mdb").exists()
+    assert Path(other.path).exists()
+    for each in (directory, other):
+        each.close()
 
 
 def test_the_carts_of_a_server_that_stopped_are_not_there(clock: FakeClock) -> None:
@@ -246,8 +250,8 @@ def test_without_dev_shm_the_temporary_directory_is_used(
 ) -> None:
     """As on macOS."""
     temporary = tmp_path_factory.mktemp("temporary")
-    monkeypatch.setattr(memory, "_MEMORY", temporary / "absent")
-    monkeypatch.setattr(memory.tempfile, "tempdir", str(temporary))
+    monkeypatch.setattr(shared_directory, "_MEMORY", temporary / "absent")
+    monkeypatch.setattr(shared_directory.tempfile, "tempdir", str(temporary))
     directory = created()
     assert Path(directory.path).parent == temporary
     directory.close()

@@ -20,7 +20,7 @@ class MemoryStore(LmdbStore):
     def __init__(self, *, clock: Callable[[], int], limit: int) -> None:
         directory = MemoryDirectory.create(limit, max_readers=_READERS, private=True)
         config = LmdbConfig(directory.path, sync="off", map_size=0)
-        super().__init__(config, clock=clock, max_readers=_READERS, lock=directory)
+        super().__init__(config, clock=clock, max_readers=_READERS, shared=directory)
         self._all_pages = self._max_pages
 
     def leave_no_room(self) -> None:

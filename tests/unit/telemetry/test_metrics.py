@@ -226,7 +226,7 @@ def test_slots_are_those_of_no_living_worker(tmp_path: Path) -> None:
     assert [each.metrics_slot for each in workers] == [0, 1, 0, 2]
     names = {file.name.rpartition("_")[2] for file in Path(files.path).glob("*.db")}
     assert names == {f"{os.getpid()}-{number}.db" for number in range(3)}
-    files.close()
+    files.directory.close()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -252,7 +252,7 @@ def test_a_start_has_a_reason(
     files.worker_ended(server_with(wanted=wanted), first)
     files.before_fork(server_with(), second)
     assert worker_starts(files.path) == expected
-    files.close()
+    files.directory.close()
 
 
 def test_a_dead_worker_leaves_its_counts_and_no_gauges(tmp_path: Path) -> None:
@@ -262,20 +262,20 @@ def test_a_dead_worker_leaves_its_counts_and_no_gauges(tmp_path: Path) -> None:
     files.before_fork(server_with(), dead)
     files.worker_ended(server_with(), dead)
     assert {file.name.split("_")[0] for file in Path(files.path).glob("*.db")} == {"histogram", "counter"}
-    files.close()
+    files.directory.close()
 
 
 def test_a_start_removes_what_a_killed_server_left(tmp_path: Path) -> None:
     """Not what another server uses, nor what is being made."""
     running = MetricsFiles.open(None, workers=1, memory=tmp_path)
     killed = MetricsFiles.open(None, workers=1, memory=tmp_path)
-    killed.leave()  # as the end of a process does
+    killed.directory.leave()  # as the end of a process does
     new = tmp_path / "cartsvc-metrics-new"
     new.mkdir()
     files = MetricsFiles.open(None, workers=1, memory=tmp_path)
     assert {str(each) for each in tmp_path.iterdir()} == {running.path, files.path, str(new)}
-    running.close()
-    files.close()
+    running.directory.close()
+    files.directory.close()
 
 
 def test_two_servers_share_a_directory(tmp_path: Path) -> None:
@@ -283,9 +283,9 @@ def test_two_servers_share_a_directory(tmp_path: Path) -> None:
     first = MetricsFiles.open(None, workers=1, memory=tmp_path)
     second = MetricsFiles.open(first.path, workers=1, memory=tmp_path)
     assert second.path == first.path
-    first.close()
+    first.directory.close()
     assert Path(second.path).exists()
-    second.close()
+    second.directory.close()
     assert not Path(second.path).exists()
 
 
@@ -293,7 +293,7 @@ def test_a_directory_that_is_gone_is_made_anew(tmp_path: Path) -> None:
     """The first server may stop before the second has locked it."""
     files = MetricsFiles.open(str(tmp_path / "gone"), workers=1, memory=tmp_path)
     assert Path(files.path).exists()
-    files.close()
+    files.directory.close()
 
 
 def test_a_worker_without_room_counts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
