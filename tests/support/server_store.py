@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
@@ -12,7 +13,7 @@ from tests.support.proxy import Fate
 from tests.support.store_contract import adding, at_once
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from cartsvc.carts.store import CartStore
 
@@ -37,6 +38,26 @@ CALLS: dict[str, Callable[[CartStore, str], object]] = {
     "erase": lambda store, user_id: store.delete(user_id),
     "scan": lambda store, _: list(store.scan()),
 }
+
+
+class Pausable(Protocol):
+    """A server that can be paused."""
+
+    def pause(self) -> None:
+        """Pause it."""
+
+    def resume(self) -> None:
+        """Let it go on."""
+
+
+@contextmanager
+def paused(server: Pausable) -> Iterator[None]:
+    """Pause the server until the block ends."""
+    server.pause()
+    try:
+        yield
+    finally:
+        server.resume()
 
 
 def real_now() -> int:

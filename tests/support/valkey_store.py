@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from cartsvc.carts.store import CartStore
     from tests.support.proxy import Proxy
-    from tests.support.valkeys import Valkey
 
 WRITE = "EVALSHA"
 
@@ -43,16 +42,6 @@ def know_the_scripts(store: CartStore) -> None:
     """Make the server cache both scripts: for a larger record, and for one that is not larger."""
     for _ in range(2):
         store.update("script", adding(real_now))
-
-
-@contextmanager
-def paused(server: Valkey) -> Iterator[None]:
-    """Pause the server until the block ends."""
-    server.pause()
-    try:
-        yield
-    finally:
-        server.resume()
 
 
 @contextmanager
