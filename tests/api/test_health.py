@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager, suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from cartsvc.errors import StoreError, StoreFull
 from cartsvc.stores.lmdb import LmdbStore
 from cartsvc.stores.urls import LmdbConfig
 from tests.support.api_client import RaisingStore, make_client, problem
+from tests.support.clock import real_now
 from tests.support.store_contract import a_record, put
 from tests.support.valkeys import valkey
 
@@ -35,7 +35,7 @@ def test_all_is_well(client: Client, path: str, body: dict[str, str]) -> None:
 
 @contextmanager
 def _lmdb(path: Path) -> Iterator[tuple[Client, Callable[[], None], Callable[[], None]]]:
-    store = LmdbStore(LmdbConfig(str(path), "off", 2**22), clock=_clock, max_readers=10)
+    store = LmdbStore(LmdbConfig(str(path), "off", 2**22), clock=real_now, max_readers=10)
     yield make_client(store=store), lambda: _fill(store), lambda: _empty(store)
     store.close()
 
@@ -47,17 +47,13 @@ def _valkey(_: Path) -> Iterator[tuple[Client, Callable[[], None], Callable[[], 
         yield client, lambda: admin.config_set("maxmemory", 1), lambda: admin.config_set("maxmemory", 0)
 
 
-def _clock() -> int:
-    return time.time_ns() // 1_000_000
-
-
 def _fill(store: CartStore) -> None:
     """Put records into it, ever smaller ones, until not even a small one has room."""
     number = count()
     for size in (9000, 900, 90, 1):
         with suppress(StoreFull):
             while True:
-                put(store, f"user-{next(number)}", a_record(_clock, note="x" * size))
+                put(store, f"user-{next(number)}", a_record(real_now, note="x" * size))
 
 
 def _empty(store: CartStore) -> None:

@@ -21,6 +21,7 @@ from cartsvc.carts.combine import STRATEGIES
 from cartsvc.errors import FAULT_CODES, SettingsError
 from cartsvc.settings import Settings
 from cartsvc.stores import open_store, urls
+from tests.support.clock import real_now
 from tests.support.servers import serve
 from tests.support.store_contract import a_record, put
 from tests.support.valkeys import valkey
@@ -265,9 +266,9 @@ def test_a_user_of_valkeys_may_do_what_the_store_does() -> None:
     with valkey("--appendonly", "yes") as server, server.client() as admin:
         admin.execute_command(*of_carts.split(" "))
         config = urls.parse_store_url(server.url.replace("://", "://carts:password@"))
-        store = open_store(config, clock=_clock, memory_limit=0, max_readers=0, timeout=10)
+        store = open_store(config, clock=real_now, memory_limit=0, max_readers=0, timeout=10)
         store.ping()
-        put(store, "alice", a_record(_clock))
+        put(store, "alice", a_record(real_now))
         assert [user_id for user_id, _ in store.scan()] == ["alice"]
         store.delete("alice")
         assert store.get("alice") is None
@@ -290,10 +291,6 @@ def test_a_user_of_valkeys_may_do_what_rates_do(monkeypatch: pytest.MonkeyPatch)
             assert time.monotonic() < until, told
             told.append(client.get("/cart/alice").status_code)
         assert admin.acl_log() == []
-
-
-def _clock() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def test_the_commands_of_carts_are_those_there_are() -> None:

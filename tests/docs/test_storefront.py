@@ -10,16 +10,16 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 
-from tests.support.lossy_http import Network, lossy_network
+from tests.support.lossy_http import Network, network_before, service_with_tokens
 from tests.support.node import run_module
-from tests.support.servers import serve
-from tests.support.tokens import ENVIRONMENT, user_token
+from tests.support.tokens import user_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    import httpx
 
     Run = Callable[..., Any]
 
@@ -49,17 +49,15 @@ const tell = (value) => console.log(JSON.stringify(value));
 @pytest.fixture(scope="module")
 def service() -> Iterator[httpx.Client]:
     """Return a client that reaches the real server without the lossy network, and may use every cart."""
-    headers = {"Authorization": f"Bearer {_SERVICE}"}
-    with serve(**ENVIRONMENT) as server, httpx.Client(base_url=server.url, headers=headers, trust_env=False) as client:
+    with service_with_tokens() as client:
         yield client
 
 
 @pytest.fixture
 def network(service: httpx.Client) -> Iterator[Network]:
     """Return the lossy network in front of the service."""
-    with lossy_network(str(service.base_url).removeprefix("http://").rstrip("/")) as network:
+    with network_before(service) as network:
         yield network
-    assert network.trouble == []  # a test whose trouble never came has shown nothing
 
 
 @pytest.fixture

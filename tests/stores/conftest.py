@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.certificates import make_authority
-from tests.support.clock import FakeClock
+from tests.support.clock import FakeClock, real_now
 from tests.support.postgresql_proxy import postgresql_proxy
 from tests.support.postgresql_store import opened as opened_postgresql
 from tests.support.proxy import proxy
-from tests.support.server_store import PASSWORD, real_now
+from tests.support.server_store import (
+    PASSWORD,
+)
 from tests.support.valkey_store import opened
 from tests.support.valkeys import valkey
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack
-from contextvars import Context
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cartsvc.errors import OutcomeUnknown, StoreError, StoreUnusable
+from cartsvc.errors import StoreError, StoreUnusable
 from cartsvc.stores import open_store
 from cartsvc.stores.postgresql import PostgresqlStore
 from cartsvc.stores.urls import parse_store_url
-from tests.support.clock import FakeClock
+from tests.support.clock import FakeClock, real_now
 from tests.support.postgresql_store import TABLE, opened, url_of, warm_up
 from tests.support.postgresqls import postgresql
-from tests.support.server_store import AMPLE, MARGIN, THREADS, TIME, quantity, real_now
+from tests.support.server_store import (
+    AMPLE,
+    THREADS,
+    TIME,
+    lose_always,
+    quantity,
+)
 from tests.support.store_child import Child
 from tests.support.store_contract import DAY, StoreContract, a_record, adding, at_once, put, putting, remove
 
@@ -175,28 +179,9 @@ def test_no_add_of_several_processes_is_lost(pg_url: str) -> None:
 
 def test_update_that_always_loses_ends_in_time(pg: Postgresql, pg_url: str, pg_database: str) -> None:
     """Another store is always faster: the update is tried with pauses until its time is over, and changes nothing."""
-    tries = count(1)
-    raised = []
     with opened(pg_url, timeout=TIME) as store, opened(pg_url) as other:
         store.set_up()
-
-        def change(record: Record | None) -> tuple[Record, int]:
-            Context().run(other.update, "u", adding(real_now))  # another request, with time of its own
-            next(tries)
-            written: tuple[Record, int] = adding(real_now)(record)
-            return written
-
-        for _ in range(4):
-            began = time.monotonic()
-            with pytest.raises(StoreError) as caught:
-                store.update("u", change)
-            assert time.monotonic() - began < TIME + MARGIN
-            raised.append(type(caught.value))
-        tried = next(tries) - 1
-        assert quantity(other) == tried
-        assert 4 * 5 < tried < 4 * 100, "too few for these pauses, or too many"
-    # The time can end after the last compare was sent and before its response, so it is not known that it lost.
-    assert {StoreError} <= {*raised} <= {StoreError, OutcomeUnknown}
+        lose_always(store, other)
     assert pg.ask(f"SELECT count(*) FROM {TABLE}", database=pg_database) == [(1,)]
 
 

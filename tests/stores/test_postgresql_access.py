@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cartsvc.errors import OutcomeUnknown, StoreError, StoreUnusable
+from tests.support.clock import real_now
 from tests.support.postgresql_proxy import postgresql_proxy
 from tests.support.postgresql_store import opened, url_of
 from tests.support.postgresqls import postgresql
@@ -24,7 +25,7 @@ from tests.support.server_store import (
     TIME,
     kind_of,
     quantity,
-    real_now,
+    texts_of_failures,
 )
 from tests.support.store_child import Child
 from tests.support.store_contract import a_record, adding, at_once, put
@@ -75,15 +76,7 @@ def test_rejected_login_raises_store_error(
     """A StoreError; and no error, log line or warning contains a password."""
     caplog.set_level(logging.DEBUG)
     with opened(f"postgresql://{login}127.0.0.1:{locked.port}/postgres", timeout=AMPLE) as store:
-        texts = []
-        for call in (store.ping, lambda: store.update("u", adding(real_now)), lambda: store.delete("u")):
-            with pytest.raises(StoreError) as caught:
-                call()
-            assert type(caught.value) is StoreError
-            cause: BaseException | None = caught.value
-            while cause is not None:
-                texts += [str(cause), repr(cause), repr(cause.args)]
-                cause = cause.__cause__ or cause.__context__
+        texts = texts_of_failures(store)
         assert expected in " ".join(texts)
         texts += [*store.startup_warnings(), caplog.text, repr(store)]
         assert "geheim" not in " ".join(texts)

@@ -12,6 +12,7 @@ from cartsvc.carts.conditions import WriteConditions
 from cartsvc.carts.validation import NewItem
 from cartsvc.errors import OutcomeUnknown, StoreError
 from cartsvc.stores import postgresql as module
+from tests.support.clock import real_now
 from tests.support.deadline_contract import DeadlineContract, Stage
 from tests.support.postgresql_store import TABLE, opened, url_of
 from tests.support.server_store import (
@@ -20,7 +21,6 @@ from tests.support.server_store import (
     TIME,
     kind_of,
     quantity,
-    real_now,
 )
 from tests.support.services import make_service
 from tests.support.store_contract import adding, at_once

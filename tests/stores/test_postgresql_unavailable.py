@@ -16,9 +16,18 @@ from cartsvc.stores.postgresql import PostgresqlStore
 from cartsvc.stores.postgresql_connection import ServerError
 from cartsvc.stores.urls import PostgresqlConfig
 from cartsvc.telemetry.logging import LoggedStore
+from tests.support.clock import real_now
 from tests.support.postgresql_store import TABLE, opened, warm_up
 from tests.support.postgresqls import postgresql
-from tests.support.server_store import AMPLE, CALLS, SECONDS, THREADS, TIME, kind_of, quantity, real_now
+from tests.support.server_store import (
+    AMPLE,
+    SECONDS,
+    THREADS,
+    TIME,
+    end_twice,
+    kind_of,
+    quantity,
+)
 from tests.support.services import FakeSeconds
 from tests.support.store_contract import a_record, adding, at_once, put, remove
 from tests.support.valkeys import eventually
@@ -218,14 +227,7 @@ def test_terminated_connections_fail_no_request(pg: Postgresql, pg_url: str) -> 
 def test_killed_server_is_unavailable_until_restarted() -> None:
     """No acknowledged write is lost; old connections fail no request."""
     with postgresql() as server, opened(server.url, timeout=TIME) as store:
-        at_once(THREADS, lambda number: store.update(f"u{number}", adding(real_now)))
-        for end in (server.kill, server.stop):
-            end()
-            for name, call in CALLS.items():
-                assert (name, kind_of(lambda: call(store, "u0"))) == (name, StoreError)  # noqa: B023 - called at once
-            server.start()
-            at_once(THREADS, lambda number: store.update(f"u{number}", adding(real_now)))
-        assert [quantity(store, f"u{number}") for number in range(THREADS)] == [3] * THREADS
+        end_twice(server, store)
 
 
 def test_write_cut_by_a_crash_is_in_doubt() -> None:

@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cartsvc.errors import OutcomeUnknown, StoreError, StoreUnusable
+from tests.support.clock import real_now
 from tests.support.proxy import Fate, proxy
-from tests.support.server_store import IN_A_URL, LOST, TIME, kind_of, quantity, real_now
+from tests.support.server_store import (
+    IN_A_URL,
+    LOST,
+    TIME,
+    kind_of,
+    quantity,
+    texts_of_failures,
+)
 from tests.support.store_child import Child
 from tests.support.store_contract import a_record, adding, put
 from tests.support.valkey_store import WRITE, opened, url_of
@@ -52,15 +60,7 @@ def test_missing_rights_raise_store_error(
     """A StoreError; and no error, log line or warning contains a password."""
     caplog.set_level(logging.DEBUG)
     with opened(f"valkey://{login}127.0.0.1:{locked.port}", timeout=TIME) as store:
-        texts = []
-        for call in (store.ping, lambda: store.update("u", adding(real_now)), lambda: store.delete("u")):
-            with pytest.raises(StoreError) as caught:
-                call()
-            assert type(caught.value) is StoreError
-            cause: BaseException | None = caught.value
-            while cause is not None:
-                texts += [str(cause), repr(cause), repr(cause.args)]
-                cause = cause.__cause__ or cause.__context__
+        texts = texts_of_failures(store)
         assert any(each in text for text in texts for each in expected.split("|")), texts
         texts += [*store.startup_warnings(), caplog.text, repr(store), repr(store._client)]
         assert "geheim" not in " ".join(texts)

@@ -12,12 +12,12 @@ from cartsvc.carts.conditions import WriteConditions
 from cartsvc.carts.validation import NewItem
 from cartsvc.errors import OutcomeUnknown
 from cartsvc.stores import valkey as module
+from tests.support.clock import real_now
 from tests.support.deadline_contract import DeadlineContract, Stage
 from tests.support.server_store import (
     LOST,
     TIME,
     quantity,
-    real_now,
 )
 from tests.support.services import make_service
 from tests.support.store_contract import adding

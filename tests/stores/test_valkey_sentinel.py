@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cartsvc.errors import StoreError
-from tests.support.server_store import AMPLE, MARGIN, THREADS, TIME, kind_of, paused, real_now
+from tests.support.clock import real_now
+from tests.support.server_store import (
+    AMPLE,
+    MARGIN,
+    THREADS,
+    TIME,
+    kind_of,
+    paused,
+)
 from tests.support.store_child import Child
 from tests.support.store_contract import adding, at_once
 from tests.support.valkey_store import opened

@@ -17,7 +17,17 @@ from cartsvc.carts.record import MergeMark, Record
 from cartsvc.errors import StoreError, StoreFull
 from cartsvc.stores.urls import ValkeyConfig
 from cartsvc.stores.valkey import ValkeyStore
-from tests.support.server_store import AMPLE, CALLS, SECONDS, THREADS, TIME, kind_of, quantity, real_now
+from tests.support.clock import real_now
+from tests.support.server_store import (
+    AMPLE,
+    CALLS,
+    SECONDS,
+    THREADS,
+    TIME,
+    end_twice,
+    kind_of,
+    quantity,
+)
 from tests.support.store_contract import DAY, a_record, adding, at_once, put, remove
 from tests.support.valkey_store import configured, opened
 from tests.support.valkeys import eventually, valkey
@@ -198,14 +208,7 @@ def test_full_server_accepts_smaller_records(store: ValkeyStore, admin: Redis, c
 def test_killed_server_is_unavailable_until_restarted() -> None:
     """With an append-only file no acknowledged write is lost; old connections fail no request."""
     with valkey("--appendonly", "yes", "--appendfsync", "always") as server, opened(server.url, timeout=TIME) as store:
-        at_once(THREADS, lambda number: store.update(f"u{number}", adding(real_now)))
-        for end in (server.kill, server.stop):
-            end()
-            for name, call in CALLS.items():
-                assert (name, kind_of(lambda: call(store, "u0"))) == (name, StoreError)  # noqa: B023 - called at once
-            server.start()
-            at_once(THREADS, lambda number: store.update(f"u{number}", adding(real_now)))
-        assert [quantity(store, f"u{number}") for number in range(THREADS)] == [3] * THREADS
+        end_twice(server, store)
 
 
 def test_restart_fails_no_request() -> None:

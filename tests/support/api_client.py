@@ -6,7 +6,6 @@ import functools
 import json
 import os
 import re
-import time
 import weakref
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from msgspec import structs
 from cartsvc import create_app
 from cartsvc.carts.store import CartStore
 from cartsvc.settings import Settings
+from tests.support.clock import real_now
 from tests.support.openapi import PROBLEM, Contract, parse
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class _ReusableApp:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._clock = _real_clock
+        self._clock = real_now
         self.app = create_app(settings, clock=lambda: self._clock(), wrap_store=self._keep)  # noqa: PLW0108 - the clock is replaced
         self._unchanged = self._state()
 
@@ -125,7 +125,7 @@ class _ReusableApp:
         self._clock = _first_millisecond  # at that time no record has expired, so the scan yields all of them
         for user_id, _ in list(self._store.scan()):
             self._store.delete(user_id)
-        self._clock = clock or _real_clock
+        self._clock = clock or real_now
 
     def is_unchanged(self) -> bool:
         """Return whether no test has changed the routes, functions or configuration of the app."""
@@ -181,10 +181,6 @@ def _client(app: Flask) -> Client:
     client = app.test_client()
     assert isinstance(client, Client)
     return client
-
-
-def _real_clock() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _first_millisecond() -> int:

@@ -12,6 +12,7 @@ import pytest
 from cartsvc.carts.conditions import WriteConditions
 from cartsvc.carts.validation import NewItem
 from cartsvc.errors import OutcomeUnknown, StoreError
+from tests.support.clock import real_now
 from tests.support.proxy import Fate
 from tests.support.server_store import (
     CALLS,
@@ -25,7 +26,6 @@ from tests.support.server_store import (
     kind_of,
     paused,
     quantity,
-    real_now,
 )
 from tests.support.services import make_service
 from tests.support.store_child import Child

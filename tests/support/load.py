@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -11,13 +12,17 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from tests.support.http_clients import SECONDS, Client, Persistent
+from tests.support.servers import serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from tests.support.server_store import Restartable
+
 AWAY = (503, "urn:cartsvc:problem:store-unavailable", "1")
 UNKNOWN = (503, "urn:cartsvc:problem:outcome-unknown", "1")
 CLIENTS = 8
+CHANCE = random.Random()  # noqa: S311 - not for secrets
 # Adds of one client to one cart. Two clients share it, and a cart remembers 32 keyed writes, so no key is forgotten
 # before its client has a response.
 EACH = 20
@@ -127,3 +132,40 @@ def stored(url: str, user_ids: Iterable[str]) -> dict[str, dict[str, int]]:
     """Return what is in these carts now."""
     with Client(url) as client:
         return {user_id: quantities(client.call("GET", f"/cart/{user_id}").body) for user_id in user_ids}
+
+
+def check_pauses_and_restarts(store: Restartable, url: str, hold_writes: Callable[[Load], None]) -> None:
+    """Pause, kill and restart the store's server under load.
+
+    Meanwhile the response is 503 with Retry-After; then the service goes on, and each add is stored once.
+    ``hold_writes`` lets reads pass and writes wait, until the load has met it.
+    """
+
+    def readiness() -> tuple[object, ...]:
+        response = probe.try_once("GET", "/readyz")
+        assert response is not None
+        return response.status, response.body.get("type"), response.headers["Retry-After"]
+
+    environment = {"CARTSVC_STORE_URL": url, "CARTSVC_STORE_TIMEOUT": "0.3", "WEB_CONCURRENCY": "2"}
+    with serve(**environment) as server, closing(Persistent(server.url)) as probe:
+        load = Load(server.url, adds)
+        with load():
+            load.wait_for(CHANCE.randrange(20, 100))
+            store.pause()
+            load.wait_to_meet(AWAY)
+            assert readiness() == AWAY
+            store.resume()
+            load.wait_for(CHANCE.randrange(20, 100))
+
+            hold_writes(load)
+            load.wait_for(CHANCE.randrange(20, 100))
+
+            store.kill()
+            load.wait_to_meet(AWAY)
+            assert readiness() == AWAY
+            store.start()
+            load.wait_for(CHANCE.randrange(20, 100))
+            assert readiness() == (200, None, None)
+
+        assert load.met().keys() == {AWAY, UNKNOWN}
+        assert stored(server.url, load.carts()) == load.carts()

@@ -9,7 +9,11 @@ from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, NamedTuple
 
+import httpx
+
 from cartsvc.api.problems import Problem
+from tests.support.servers import serve
+from tests.support.tokens import ENVIRONMENT, user_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,6 +74,22 @@ def lossy_network(upstream: str) -> Iterator[Network]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextmanager
+def service_with_tokens() -> Iterator[httpx.Client]:
+    """Run a service with authentication. Yield a client that reaches it directly, and may use every cart."""
+    headers = {"Authorization": f"Bearer {user_token('tests', scope='carts:all', seconds=3600)}"}
+    with serve(**ENVIRONMENT) as server, httpx.Client(base_url=server.url, headers=headers, trust_env=False) as client:
+        yield client
+
+
+@contextmanager
+def network_before(service: httpx.Client) -> Iterator[Network]:
+    """Run a network in front of the service, and check that all planned trouble has come."""
+    with lossy_network(str(service.base_url).removeprefix("http://").rstrip("/")) as network:
+        yield network
+    assert network.trouble == []  # a test whose trouble never came has shown nothing
 
 
 class _Passing(BaseHTTPRequestHandler):

@@ -71,12 +71,12 @@ class Server:
     def kill(self) -> None:
         """Kill all its processes at once, and wait until none exists."""
         self.process.send_signal(signal.SIGSTOP)  # so that it cannot start a worker between the listing and the killing
-        self._wait(lambda: _state(self.pid) in "TZ", "has not stopped")
+        self.wait_until(lambda: _state(self.pid) in "TZ", "has not stopped")
         workers = self.workers()
         for pid in [*workers, self.pid]:
             os.kill(pid, signal.SIGKILL)
         self.process.wait(_SECONDS)
-        self._wait(lambda: not any(map(_runs, workers)), "has workers left")
+        self.wait_until(lambda: not any(map(_runs, workers)), "has workers left")
 
     def workers(self) -> list[int]:
         """Return the ids of its live worker processes."""
@@ -86,11 +86,11 @@ class Server:
 
     def wait_for_workers(self, count: int) -> None:
         """Return once it has this number of workers."""
-        self._wait(lambda: len(self.workers()) == count, f"has not come to {count} workers")
+        self.wait_until(lambda: len(self.workers()) == count, f"has not come to {count} workers")
 
     def wait_for_boots(self, count: int) -> None:
         """Return once this number of workers have begun to start, including those that ended."""
-        self._wait(lambda: self.log().count("Booting worker") >= count, f"has not started {count} workers")
+        self.wait_until(lambda: self.log().count("Booting worker") >= count, f"has not started {count} workers")
 
     def log(self) -> str:
         """Return its output on both streams."""
@@ -98,7 +98,7 @@ class Server:
 
     def wait_for_log(self, text: str) -> None:
         """Return once its output contains this text."""
-        self._wait(lambda: text in self.log(), f"has not written {text!r}")
+        self.wait_until(lambda: text in self.log(), f"has not written {text!r}")
 
     def wait_until_live(self) -> None:
         """Return once /healthz responds."""
@@ -107,9 +107,10 @@ class Server:
             assert self.process.poll() is None, f"the server did not start:\n{self.log()}"
             return self._is_live()
 
-        self._wait(responds, "does not respond")
+        self.wait_until(responds, "does not respond")
 
-    def _wait(self, holds: Callable[[], bool], otherwise: str) -> None:
+    def wait_until(self, holds: Callable[[], bool], otherwise: str = "has not come to that") -> None:
+        """Return once this holds."""
         deadline = time.monotonic() + _SECONDS
         while not holds():
             assert time.monotonic() < deadline, f"the server {otherwise}:\n{self.log()}"

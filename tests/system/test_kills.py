@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import time
 from collections import Counter
@@ -14,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.http_clients import NO_ANSWER, SECONDS, Client, Persistent, at_once
-from tests.support.load import AWAY, UNKNOWN, Load, adds, quantities, stored
+from tests.support.load import (
+    CHANCE,
+    UNKNOWN,
+    Load,
+    adds,
+    check_pauses_and_restarts,
+    quantities,
+    stored,
+)
 from tests.support.servers import serve
 from tests.support.valkeys import valkey
 
@@ -30,7 +37,6 @@ pytestmark = pytest.mark.usefixtures("soak_round")
 SEALED = "urn:cartsvc:problem:cart-sealed"
 ABORTED = "urn:cartsvc:problem:merge-aborted"
 MERGED = "urn:cartsvc:problem:cart-merged"
-chance = random.Random()  # noqa: S311 - not for secrets
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 THREADS = {"CARTSVC_THREADS": "4"}
 SHARED = pytest.mark.parametrize("store_url", ["lmdb", "valkey", "postgresql"], indirect=True)  # by several servers
@@ -66,7 +72,7 @@ def merges(client: Persistent, number: int) -> Iterator[tuple[str, str]]:
             assert quantities(added)[product] == 1
             yield each, product
         merge = f"/cart/{user_id}/merge", {"from_user_id": guest}
-        if chance.random() < 0.5:
+        if CHANCE.random() < 0.5:
             until_accepted(client, *merge, f"merge-{guest}")
         else:
             client.try_once("POST", *merge)
@@ -95,7 +101,7 @@ def until_accepted(client: Persistent, path: str, body: object, key: str) -> dic
 
 def kill_worker(server: Server) -> None:
     """Kill one of its workers, any of them."""
-    os.kill(chance.choice(server.workers()), signal.SIGKILL)
+    os.kill(CHANCE.choice(server.workers()), signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
@@ -117,9 +123,9 @@ def test_workers_that_are_killed_lose_nothing(store_url: str, environment: dict[
         load = Load(server.url, adds)
         with load():
             for _ in range(3):
-                load.wait_for(chance.randrange(10, 100))
+                load.wait_for(CHANCE.randrange(10, 100))
                 kill_worker(server)
-            load.wait_for(chance.randrange(10, 100))
+            load.wait_for(CHANCE.randrange(10, 100))
             for pid in server.workers():
                 os.kill(pid, signal.SIGKILL)
             load.wait_for(50)
@@ -157,7 +163,7 @@ def test_a_server_that_is_killed_loses_nothing(sync: str, tmp_path: Path) -> Non
     with serve("--workers", "2", CARTSVC_STORE_URL=f"lmdb://{tmp_path}/carts?sync={sync}") as server:
         load = Load(server.url, adds)
         with load():
-            load.wait_for(chance.randrange(20, 200))
+            load.wait_for(CHANCE.randrange(20, 200))
             server.kill()
             server.start()
             load.wait_for(50)
@@ -168,40 +174,13 @@ def test_a_server_that_is_killed_loses_nothing(sync: str, tmp_path: Path) -> Non
 
 def test_a_valkey_that_is_paused_killed_and_restarted_loses_nothing() -> None:
     """Meanwhile the answer is 503 with Retry-After; then the service goes on by itself, and each add is there, once."""
-    with (
-        valkey(*DURABLE) as store,
-        serve(CARTSVC_STORE_URL=store.url, CARTSVC_STORE_TIMEOUT="0.3", WEB_CONCURRENCY="2") as server,
-        closing(Persistent(server.url)) as probe,
-        store.client() as operator,
-    ):
+    with valkey(*DURABLE) as store, store.client() as operator:
 
-        def readiness() -> tuple[object, ...]:
-            response = probe.try_once("GET", "/readyz")
-            assert response is not None
-            return response.status, response.body.get("type"), response.headers["Retry-After"]
-
-        load = Load(server.url, adds)
-        with load():
-            load.wait_for(chance.randrange(20, 100))
-            store.pause()
-            load.wait_to_meet(AWAY)
-            assert readiness() == AWAY
-            store.resume()
-            load.wait_for(chance.randrange(20, 100))
-
-            operator.client_pause(1000, all=False)  # it reads, and writes wait
+        def hold_writes(load: Load) -> None:
+            operator.client_pause(1000, all=False)
             load.wait_to_meet(UNKNOWN)
-            load.wait_for(chance.randrange(20, 100))
 
-            store.kill()
-            load.wait_to_meet(AWAY)
-            assert readiness() == AWAY
-            store.start()
-            load.wait_for(chance.randrange(20, 100))
-            assert readiness() == (200, None, None)
-
-        assert load.met().keys() == {AWAY, UNKNOWN}
-        assert stored(server.url, load.carts()) == load.carts()
+        check_pauses_and_restarts(store, store.url, hold_writes)
 
 
 @SHARED

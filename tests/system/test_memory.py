@@ -6,36 +6,23 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.flask_cli import flask
 from tests.support.http_clients import SECONDS, Client
 from tests.support.servers import run, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.support.servers import Server
-
-_ROOT = Path(__file__).parents[2]
 
 
 def directory_of(server: Server) -> Path:
     """Return where the server keeps its carts, as its log shows it."""
     (path,) = set(re.findall(r"store memory://(/\S+) \(", server.log()))
     return Path(path)
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def quantity(server: Server) -> int:
@@ -51,19 +38,6 @@ def quantity(server: Server) -> int:
 def add(server: Server) -> None:
     with Client(server.url) as client:
         assert client.add("alice").status == 200
-
-
-def flask(*arguments: str, url: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """Run ``flask carts``."""
-    return subprocess.run(
-        [sys.executable, "-m", "flask", "--app", "wsgi", "carts", *arguments],
-        cwd=_ROOT,
-        env={"CARTSVC_STORE_URL": url, "PATH": os.environ["PATH"]},
-        input=stdin,
-        capture_output=True,
-        timeout=SECONDS,
-        check=False,
-    )
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
@@ -105,9 +79,9 @@ def test_carts_survive_a_second_server_that_takes_over() -> None:
         add(server)
         directory = directory_of(server)
         server.process.send_signal(signal.SIGUSR2)
-        wait_until(lambda: server.log().count("store memory://") == 2)
+        server.wait_until(lambda: server.log().count("store memory://") == 2)
         second = int(re.findall(r"\[(\d+)\] \[INFO\] Listening at", server.log())[-1])
-        wait_until(lambda: server.log().count("Booting worker") == 4)
+        server.wait_until(lambda: server.log().count("Booting worker") == 4)
         add(server)
         assert quantity(server) == 2
         server.process.send_signal(signal.SIGTERM)
@@ -116,7 +90,7 @@ def test_carts_survive_a_second_server_that_takes_over() -> None:
         assert quantity(server) == 3
         assert directory_of(server) == directory
         os.kill(second, signal.SIGTERM)
-        wait_until(lambda: not directory.exists())
+        server.wait_until(lambda: not directory.exists())
 
 
 def test_a_second_server_that_gives_up_takes_nothing_with_it() -> None:
@@ -124,10 +98,10 @@ def test_a_second_server_that_gives_up_takes_nothing_with_it() -> None:
     with serve(WEB_CONCURRENCY="2") as server:
         add(server)
         server.process.send_signal(signal.SIGUSR2)
-        wait_until(lambda: server.log().count("Booting worker") == 4)
+        server.wait_until(lambda: server.log().count("Booting worker") == 4)
         second = int(re.findall(r"\[(\d+)\] \[INFO\] Listening at", server.log())[-1])
         os.kill(second, signal.SIGTERM)
-        wait_until(lambda: "Shutting down: Master.2" in server.log())
+        server.wait_until(lambda: "Shutting down: Master.2" in server.log())
         add(server)
         assert quantity(server) == 2
         directory = directory_of(server)
@@ -152,7 +126,7 @@ def test_orphans_of_a_killed_server_remove_its_files() -> None:
         directory = directory_of(server)
         server.process.kill()
         server.process.wait(SECONDS)
-        wait_until(lambda: not directory.exists())
+        server.wait_until(lambda: not directory.exists())
         server.start()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,7 +9,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from tests.support.http_clients import SECONDS, Client, Persistent
-from tests.support.load import AWAY, UNKNOWN, Load, adds, adds_unchecked, stored
+from tests.support.load import (
+    AWAY,
+    CHANCE,
+    UNKNOWN,
+    Load,
+    adds,
+    adds_unchecked,
+    check_pauses_and_restarts,
+    stored,
+)
 from tests.support.postgresqls import postgresql
 from tests.support.servers import run, serve
 
@@ -21,7 +29,6 @@ if TYPE_CHECKING:
     from tests.support.postgresqls import Postgresql
     from tests.support.servers import Server
 
-CHANCE = random.Random()  # noqa: S311 - not for secrets
 TABLE = "cartsvc_records"
 WAITS = "FROM pg_stat_activity WHERE application_name = 'cartsvc' AND wait_event = 'SyncRep'"
 UNKNOWN_PROBLEM = (503, "urn:cartsvc:problem:outcome-unknown")
@@ -70,40 +77,14 @@ def test_start_without_rights_names_the_command(postgresql_server: Postgresql) -
 @pytest.mark.usefixtures("soak_round")
 def test_server_that_is_paused_killed_and_restarted_loses_nothing() -> None:
     """Meanwhile the response is 503 with Retry-After; then the service goes on, and each add is stored once."""
-    with (
-        postgresql() as store,
-        serve(CARTSVC_STORE_URL=store.url, CARTSVC_STORE_TIMEOUT="0.3", WEB_CONCURRENCY="2") as server,
-        closing(Persistent(server.url)) as probe,
-    ):
+    with postgresql() as store:
 
-        def readiness() -> tuple[object, ...]:
-            response = probe.try_once("GET", "/readyz")
-            assert response is not None
-            return response.status, response.body.get("type"), response.headers["Retry-After"]
-
-        load = Load(server.url, adds)
-        with load():
-            load.wait_for(CHANCE.randrange(20, 100))
-            store.pause()
-            load.wait_to_meet(AWAY)
-            assert readiness() == AWAY
-            store.resume()
-            load.wait_for(CHANCE.randrange(20, 100))
-
+        def hold_writes(load: Load) -> None:
             with store.client() as operator:
-                operator.execute(f"BEGIN; LOCK TABLE {TABLE} IN SHARE MODE".encode())  # it reads, and writes wait
+                operator.execute(f"BEGIN; LOCK TABLE {TABLE} IN SHARE MODE".encode())
                 load.wait_to_meet(UNKNOWN)
-            load.wait_for(CHANCE.randrange(20, 100))
 
-            store.kill()
-            load.wait_to_meet(AWAY)
-            assert readiness() == AWAY
-            store.start()
-            load.wait_for(CHANCE.randrange(20, 100))
-            assert readiness() == (200, None, None)
-
-        assert load.met().keys() == {AWAY, UNKNOWN}
-        assert stored(server.url, load.carts()) == load.carts()
+        check_pauses_and_restarts(store, store.url, hold_writes)
 
 
 # ---- failovers ----

@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import subprocess
-import sys
 import time
 import tracemalloc
 import urllib.request
@@ -30,6 +29,7 @@ from cartsvc.cli.commands import carts_commands
 from cartsvc.errors import RecordUnreadable, StoreUnusable
 from tests.support.carts_cli import CartsCli, FaultyMemoryStore, good_line
 from tests.support.clock import FakeClock
+from tests.support.flask_cli import command_line, flask
 from tests.support.memory_store import MemoryStore
 from tests.support.servers import serve
 from tests.support.store_contract import a_record, put
@@ -216,20 +216,6 @@ def test_any_number_of_carts_takes_the_same_memory(tmp_path: Path) -> None:
 # ---- the real command line ----
 
 
-def flask(*arguments: str, url: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """Run ``flask --app wsgi carts`` with these arguments on the store at this URL, to its end."""
-    command, environment = _command_line(arguments, url)
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, input=stdin, capture_output=True, check=False, timeout=SECONDS
-    )
-
-
-def _command_line(arguments: tuple[str, ...], url: str) -> tuple[list[str], dict[str, str]]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CARTSVC_", "FLASK_"))}
-    environment = kept | {"CARTSVC_STORE_URL": url}
-    return [sys.executable, "-m", "flask", "--app", "wsgi", "carts", *arguments], environment
-
-
 def _add(server: Server) -> tuple[dict[str, Any], dict[str, str]]:
     """Add a mug to Alice's cart, always with the same key; return the cart and the headers of the response."""
     body = json.dumps({"product_id": "mug", "quantity": 1, "options": {"colour": "weiß"}}).encode()
@@ -307,7 +293,7 @@ def test_a_terminal_shows_progress(tmp_path: Path, command: str) -> None:
     backup.write_text("\n".join([*lines, "wrong"]), encoding="utf-8")
     if command == "export":
         assert flask("import", str(backup), url=url).returncode == 1
-    arguments, environment = _command_line((command, "-" if command == "export" else str(backup)), url)
+    arguments, environment = command_line((command, "-" if command == "export" else str(backup)), url)
     ours, theirs = pty.openpty()
     with (tmp_path / "out").open("wb") as out:
         process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=out, stderr=theirs)

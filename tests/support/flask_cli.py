@@ -1,0 +1,26 @@
+"""``flask --app wsgi carts`` as a process, on the store at a URL."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+_ROOT = Path(__file__).parents[2]
+_SECONDS = 60
+
+
+def flask(*arguments: str, url: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run ``flask --app wsgi carts`` with these arguments on the store at this URL, to its end."""
+    command, environment = command_line(arguments, url)
+    return subprocess.run(
+        command, cwd=_ROOT, env=environment, input=stdin, capture_output=True, check=False, timeout=_SECONDS
+    )
+
+
+def command_line(arguments: tuple[str, ...], url: str) -> tuple[list[str], dict[str, str]]:
+    """Return the command and its environment."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CARTSVC_", "FLASK_"))}
+    environment = kept | {"CARTSVC_STORE_URL": url}
+    return [sys.executable, "-m", "flask", "--app", "wsgi", "carts", *arguments], environment
