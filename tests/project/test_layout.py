@@ -28,6 +28,7 @@ STANDS_AT_THE_ROOT = {
     ),
     *("pyproject.toml", "requirements-dev.txt", "Makefile", "CHANGELOG.md", "LICENSE", "docs", "bench", ".ci"),
     *("examples", ".gitignore", ".dockerignore", "requirements-build.txt", "requirements-c-parser.txt"),
+    *("requirements-otel.txt", "deploy"),
 }
 
 

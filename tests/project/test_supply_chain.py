@@ -22,6 +22,7 @@ _ROOT = Path(__file__).parents[2]
 _PROJECT = tomllib.loads((_ROOT / "pyproject.toml").read_text())
 _FILES = {"requirements.txt": _PROJECT["project"]["dependencies"]}
 _FILES["requirements-dev.txt"] = [*_FILES["requirements.txt"], *_PROJECT["dependency-groups"]["dev"]]
+_FILES["requirements-otel.txt"] = [*_FILES["requirements.txt"], *_PROJECT["project"]["optional-dependencies"]["otel"]]
 _FILES["requirements-build.txt"] = _PROJECT["dependency-groups"]["build"]
 _FILES["requirements-c-parser.txt"] = _PROJECT["dependency-groups"]["c-parser"]
 
