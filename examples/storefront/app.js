@@ -15,7 +15,7 @@ import { Workshop } from "./workshop.js";
 const { service } = await (await fetch("/settings.json")).json();
 const network = new Network(service);
 const user = async () => (await fetch("/cart-token")).json();
-const cart = new ShopCart({ base: service, user, pause: 600 }); // long enough to be seen
+const cart = new ShopCart({ base: service, user, pause: 400 }); // long enough to be seen
 
 const dialog = find("#drawer", HTMLDialogElement);
 const drawer = new Drawer(cart, attempt);
@@ -65,7 +65,7 @@ function showProducts() {
 function showCart() {
   const count = cart.state.cart.total_quantity;
   const badge = find("#count", HTMLElement);
-  badge.textContent = String(count);
+  badge.textContent = count === 0 ? "" : String(count);
   badge.hidden = count === 0;
   drawer.show();
   account.show();

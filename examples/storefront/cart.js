@@ -187,7 +187,11 @@ export class ShopCart {
     }
   }
 
-  /** Add an item. To repeat an add that failed, pass the `key` of its Problem. @param {ItemInput} item */
+  /**
+   * Add an item. To repeat an add that failed, pass the `key` of its Problem.
+   *
+   * @param {ItemInput} item @param {string} [key]
+   */
   add(item, key = crypto.randomUUID()) {
     return this.#write("POST", "", { body: item, key, anyCart: true });
   }

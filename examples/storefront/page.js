@@ -23,7 +23,8 @@ export function fromTemplate(id) {
  * Return a new element.
  *
  * @template {keyof HTMLElementTagNameMap} K
- * @param {K} name @param {Partial<HTMLElementTagNameMap[K]>} [properties] @param {(Node | string)[]} children
+ * @param {K} name @param {Record<string, unknown>} [properties] @param {(Node | string)[]} children
+ * @returns {HTMLElementTagNameMap[K]}
  */
 export function make(name, properties = {}, ...children) {
   const element = Object.assign(document.createElement(name), properties);

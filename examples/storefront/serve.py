@@ -150,20 +150,24 @@ class _Quiet(WSGIRequestHandler):
 
 
 def _start_service(settings: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Start a cart service with these settings; those of the shell do not count. Return once it responds or ends."""
+    """Start a cart service with these settings; those of the shell do not count."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CARTSVC_")}
-    gunicorn = Path(sys.executable).with_name("gunicorn")
-    process = subprocess.Popen([str(gunicorn), "wsgi:app"], cwd=_ROOT, env=kept | settings)  # noqa: S603 - our own
-    while process.poll() is None:
+    command = [str(Path(sys.executable).with_name("gunicorn")), "wsgi:app"]
+    # In a group of its own, because Ctrl-C would stop it at once, and with a traceback of each worker.
+    return subprocess.Popen(command, cwd=_ROOT, env=kept | settings, process_group=0)  # noqa: S603 - our own
+
+
+def _wait_until_live(service: subprocess.Popen[bytes], port: int) -> None:
+    """Return once the service responds, or has ended."""
+    while service.poll() is None:
         try:
-            with closing(HTTPConnection("127.0.0.1", int(settings["PORT"]))) as connection:
+            with closing(HTTPConnection("127.0.0.1", port)) as connection:
                 connection.request("GET", "/healthz")
                 connection.getresponse()
         except OSError:
             time.sleep(0.1)
         else:
-            break
-    return process
+            return
 
 
 def _stop_after(service: subprocess.Popen[bytes], server: BaseServer) -> None:
@@ -188,6 +192,7 @@ def main() -> None:
         signal.signal(number, _stop)
     service = _start_service(service_settings(given.host, given.service_port, given.port))
     try:
+        _wait_until_live(service, given.service_port)
         Thread(target=_stop_after, args=(service, server), daemon=True).start()
         sys.stdout.write(f"\nA toy shop, which signs in anyone without a password: http://localhost:{given.port}\n\n")
         sys.stdout.flush()

@@ -2,7 +2,7 @@
 /** The words of the page in two languages. Messages of the cart are in cart.js. @typedef {"en" | "de"} Language */
 
 /** @type {Record<Language, Record<string, string>>} */
-const WORDS = {
+export const WORDS = {
   en: {
     skip: "Skip to the products",
     demo: "Only a demo",
