@@ -21,8 +21,9 @@
  * @typedef {{ getItem(key: string): string | null, setItem(key: string, value: string): void,
  *   removeItem(key: string): void }} Store
  * @typedef {{ status: number, etag: string | null, body: any, slug: string, retryAfter: number }} Answer
- * @typedef {{ base: string, user?: () => Promise<Owner | null>, storage?: Store, pause?: number, timeout?: number }}
- *   Options `user` returns the signed-in user with a fresh token, or null; `pause` and `timeout` are as in `send`
+ * @typedef {{ base: string, user?: () => Promise<Owner | null>, storage?: Store, pause?: number | undefined,
+ *   timeout?: number | undefined }} Options `user` returns the signed-in user with a fresh token, or null; `pause` and
+ *   `timeout` are as in `send`
  */
 
 const ATTEMPTS = 4; // of one request, in all
@@ -56,9 +57,9 @@ export class Problem extends Error {
  * Send a request until a final response arrives, at most four times, all with the same key, so it is applied once.
  *
  * @param {string} url
- * @param {{ method?: string, token?: string | null, body?: unknown, headers?: Record<string, string>, key?: string,
- *   pause?: number, timeout?: number }} [options] `pause` is the first wait and `timeout` the limit of one attempt, in
- *   milliseconds
+ * @param {{ method?: string, token?: string | null | undefined, body?: unknown, headers?: Record<string, string>,
+ *   key?: string, pause?: number | undefined, timeout?: number | undefined }} [options] `pause` is the first wait and
+ *   `timeout` the limit of one attempt, in milliseconds
  * @returns {Promise<Answer>} also for statuses that are errors
  * @throws {Problem} if no response arrives
  */
@@ -69,7 +70,7 @@ export async function send(url, options = {}) {
   if (method !== "GET") headers["Idempotency-Key"] = key;
   if (token) headers.Authorization = `Bearer ${token}`;
   if (body !== undefined) headers["Content-Type"] = "application/json";
-  const request = { method, headers, body: body === undefined ? undefined : JSON.stringify(body) };
+  const request = { method, headers, body: body === undefined ? null : JSON.stringify(body) };
   for (let attempt = 1; ; attempt += 1) {
     const answer = await sendOnce(url, { ...request, signal: AbortSignal.timeout(timeout) });
     const passes = answer.status === 0 || PASSING.includes(answer.status) || PASSING_CONFLICTS.includes(answer.slug);

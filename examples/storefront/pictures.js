@@ -81,7 +81,7 @@ function board(colour) {
         <path d="M117 104c-7 10-7 26 0 36s9 26 3 34M117 112c-3 7-3 14 0 20s4 10 2 14" />
       </g>
       <circle cx="120" cy="42" r="7" fill="${shade(colour, -0.55)}"/>
-      <path d="M120 42c-10-10-12-26-2-32s16 8 4 32" fill="none" stroke="#6e4a34" stroke-width="3.5" stroke-linecap="round"/>
+      <path d="M120 42c-10-10-12-26-2-32s16 8 4 32" fill="none" stroke="#8d6547" stroke-width="3.5" stroke-linecap="round"/>
     </g>`;
 }
 const BOARD =

@@ -488,6 +488,38 @@ def test_the_last_step_wins(run: Run, network: Network, service: httpx.Client) -
     assert [seen.method for seen in network.seen] == [*["PATCH"] * 5, "DELETE", "GET"]
 
 
+def test_an_item_is_changed_in_its_place(run: Run, network: Network, service: httpx.Client) -> None:
+    """Another variant, another price and an engraving arrive together and once, although the response was lost."""
+    items = [{"product_id": "mug", "quantity": 2, "options": {"size": "S"}}, {"product_id": "cap", "quantity": 1}]
+    service.put("/cart/lena", json={"items": items})
+    network.trouble = ["", "answer"]
+    told = run(f"""
+        const cart = open({_as_user("lena")});
+        const [{{ item_id }}] = (await cart.load()).cart.items;
+        const price = {{ unit_price: 900, currency: "EUR" }};
+        const changes = {{ options: {{ size: "L" }}, ...price, metadata: {{ engraving: "Kim" }} }};
+        const {{ items }} = (await cart.change(item_id, changes)).cart;
+        tell(items.map(({{ product_id, options, quantity, line_total, metadata }}) =>
+          [product_id, options, quantity, line_total, metadata]));
+    """)
+    assert told == [["mug", {"size": "L"}, 2, 1800, {"engraving": "Kim"}], ["cap", {}, 1, None, {}]]
+    assert [(seen.method, seen.replayed) for seen in network.seen[1:]] == [("PATCH", False), ("PATCH", True)]
+    assert network.seen[1].key == network.seen[2].key
+
+
+def test_a_gift_note_belongs_to_the_cart(run: Run, network: Network) -> None:
+    """It is set once although the response was lost, replaced as a whole, and needs a cart."""
+    network.trouble = ["", "", "", "answer"]  # the 404, the load after it, the add, the note
+    told = run(f"""
+        const cart = open({_as_user("mia")});
+        const absent = await cart.setMetadata({{ note: "Hi" }}).catch(slug);
+        await cart.add(mug);
+        const set = (await cart.setMetadata({{ note: "For you", wrap: "yes" }})).cart.metadata;
+        tell([absent, set, (await cart.setMetadata({{ note: "Hi" }})).cart.metadata]);
+    """)
+    assert told == ["cart-not-found", {"note": "For you", "wrap": "yes"}, {"note": "Hi"}]
+
+
 def test_an_edit_is_rebased(run: Run, network: Network, service: httpx.Client) -> None:
     """Another client writes before each of two attempts: the edit is applied to the cart of the 412."""
     service.put(

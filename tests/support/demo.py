@@ -22,15 +22,24 @@ _SECONDS = 30
 
 
 class Demo(NamedTuple):
-    """A running demo: the URLs of the page and of its cart service, without a trailing slash."""
+    """A running demo: the URLs of the page and of its cart service, without a trailing slash, and its process."""
 
     url: str
     service: str
+    process: subprocess.Popen[bytes]
+
+    @property
+    def pid(self) -> int:
+        """Return the id of the process, whose child is the cart service."""
+        return self.process.pid
 
 
 @contextmanager
-def demo(**environment: str) -> Iterator[Demo]:
-    """Run the demo until the block ends, with these variables in its environment. SIGINT must stop it."""
+def demo(*, expected: int = 0, **environment: str) -> Iterator[Demo]:
+    """Run the demo until the block ends, with these variables in its environment. SIGINT must stop it.
+
+    ``expected`` is its exit code.
+    """
     page, service = free_port(), free_port()
     command = [sys.executable, "examples/storefront/serve.py", f"--port={page}", f"--service-port={service}"]
     with tempfile.TemporaryFile("w+") as log:
@@ -41,11 +50,11 @@ def demo(**environment: str) -> Iterator[Demo]:
                 assert process.poll() is None, _read(log)
                 assert time.monotonic() < deadline, _read(log)
                 time.sleep(0.02)
-            yield Demo(f"http://127.0.0.1:{page}", f"http://127.0.0.1:{service}")
+            yield Demo(f"http://127.0.0.1:{page}", f"http://127.0.0.1:{service}", process)
         finally:
             process.send_signal(signal.SIGINT)
             code = process.wait(_SECONDS)
-        assert code == 0, _read(log)
+        assert code == expected, _read(log)
 
 
 def _read(log: tempfile._TemporaryFileWrapper[str]) -> str:
