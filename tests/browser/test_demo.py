@@ -134,7 +134,7 @@ def test_without_a_network_the_same_click_can_be_tried_again(page: Page) -> None
 
 
 def test_a_412_is_resolved_before_the_eyes(page: Page) -> None:
-    """An engraving meets a cart that another device has changed: the note tells, and both changes are in the cart."""
+    """An engraving meets a cart that another device has changed: a note reports it, and both changes are in the cart."""
     page.get_by_role("button", name="Change it elsewhere").click()
     _shows(page, "Put a mug, a board or a notebook into the cart first.")
     _add(page, "Bread board")
