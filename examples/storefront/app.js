@@ -21,7 +21,7 @@ const dialog = find("#drawer", HTMLDialogElement);
 const drawer = new Drawer(cart, attempt);
 const account = new Account(cart, attempt);
 const owner = async () => (await user()) ?? JSON.parse(localStorage.getItem("cartsvc.guest") ?? "null");
-const workshop = new Workshop(network, service, owner);
+const workshop = new Workshop(network, service, cart, owner);
 
 /** @type {Map<string, Record<string, string>>} */
 const chosen = new Map();

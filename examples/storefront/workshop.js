@@ -1,10 +1,13 @@
 // @ts-check
 /** What a visitor can do to the cart: lose the network, and change it on another device. It shows the requests. */
 
-import { send } from "./cart.js";
+import { MESSAGES, Problem, messages, send } from "./cart.js";
+import { itemOf, productOf } from "./catalogue.js";
 import { find, make, tell } from "./page.js";
-import { word } from "./words.js";
+import { language, word } from "./words.js";
 
+/** @typedef {import("./cart.js").Owner} Owner */
+/** @typedef {import("./cart.js").ShopCart} ShopCart */
 /** @typedef {import("./network.js").Message} Message */
 
 const SHOWN = 12;
@@ -17,16 +20,16 @@ export class Workshop {
 
   /**
    * @param {import("./network.js").Network} network @param {string} service
-   * @param {() => Promise<import("./cart.js").Owner | null>} owner
+   * @param {ShopCart} cart @param {() => Promise<Owner | null>} owner
    */
-  constructor(network, service, owner) {
+  constructor(network, service, cart, owner) {
     this.network = network;
     network.onMessage = (message) => this.#log(message);
     find("#network", HTMLElement).addEventListener("change", (event) => {
       network.mode = /** @type {import("./network.js").Mode} */ (/** @type {HTMLInputElement} */ (event.target).value);
       this.show();
     });
-    find("#elsewhere", HTMLElement).addEventListener("click", () => changeElsewhere(service, owner));
+    find("#elsewhere", HTMLElement).addEventListener("click", () => changeElsewhere(service, cart, owner));
   }
 
   /** Show the hint, and the last requests. */
@@ -79,14 +82,17 @@ function shortened(path) {
 /**
  * Add a candle as another device would, so that this page does not learn of it.
  *
- * @param {string} service @param {() => Promise<import("./cart.js").Owner | null>} owner
+ * @param {string} service @param {ShopCart} cart @param {() => Promise<Owner | null>} owner
  */
-async function changeElsewhere(service, owner) {
+async function changeElsewhere(service, cart, owner) {
   const found = await owner();
-  if (found === null) return tell(word("elsewhereFirst"));
-  const body = { product_id: "candle", quantity: 1, options: { scent: "hay" } };
+  const candle = productOf("candle");
+  if (found === null || candle === undefined) return tell(word("elsewhereFirst"));
+  const currency = cart.state.cart.currency === "JPY" ? "JPY" : "EUR";
+  const body = { product_id: candle.id, quantity: 1, ...itemOf(candle, { scent: "hay" }, currency) };
   const headers = { "X-Requested-With": "another device" };
   const url = `${service}/cart/${encodeURIComponent(found.user_id)}`;
-  const { status } = await send(url, { method: "POST", body, headers, token: found.token });
-  tell(word(status === 200 ? "elsewhereDone" : "elsewhereFirst"));
+  const answer = await send(url, { method: "POST", body, headers, token: found.token });
+  if (answer.status === 200) return tell(word("elsewhereDone"));
+  tell(messages(new Problem(answer, ""), MESSAGES[language()]).join(" "), { fault: true });
 }

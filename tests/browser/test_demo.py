@@ -134,7 +134,7 @@ def test_without_a_network_the_same_click_can_be_tried_again(page: Page) -> None
 
 
 def test_a_412_is_resolved_before_the_eyes(page: Page) -> None:
-    """An engraving meets a cart that another device has changed: a note reports it, and both changes are in the cart."""
+    """An engraving meets a cart that another device has changed: a note reports it, and both changes are kept."""
     page.get_by_role("button", name="Change it elsewhere").click()
     _shows(page, "Put a mug, a board or a notebook into the cart first.")
     _add(page, "Bread board")
@@ -147,6 +147,7 @@ def test_a_412_is_resolved_before_the_eyes(page: Page) -> None:
     _line(page, "Bread board").get_by_label("Engraving").press("Enter")
     _shows(page, "The cart had changed elsewhere (412). Your change was applied to the newer cart.")
     expect(_line(page, "Scented candle")).to_have_count(1)
+    expect(page.locator("#subtotal")).to_have_text("€63.00")
     expect(_line(page, "Bread board").get_by_label("Engraving")).to_have_value("Kim")
 
 
