@@ -157,8 +157,8 @@ def _start_service(settings: dict[str, str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, cwd=_ROOT, env=kept | settings, process_group=0)  # noqa: S603 - our own
 
 
-def _wait_until_live(service: subprocess.Popen[bytes], port: int) -> None:
-    """Return once the service responds, or has ended."""
+def _becomes_live(service: subprocess.Popen[bytes], port: int) -> bool:
+    """Return True once the service responds, or False once it has ended."""
     while service.poll() is None:
         try:
             with closing(HTTPConnection("127.0.0.1", port)) as connection:
@@ -167,7 +167,8 @@ def _wait_until_live(service: subprocess.Popen[bytes], port: int) -> None:
         except OSError:
             time.sleep(0.1)
         else:
-            return
+            return True
+    return False
 
 
 def _stop_after(service: subprocess.Popen[bytes], server: BaseServer) -> None:
@@ -192,11 +193,13 @@ def main() -> None:
         signal.signal(number, _stop)
     service = _start_service(service_settings(given.host, given.service_port, given.port))
     try:
-        _wait_until_live(service, given.service_port)
-        Thread(target=_stop_after, args=(service, server), daemon=True).start()
-        sys.stdout.write(f"\nA toy shop, which signs in anyone without a password: http://localhost:{given.port}\n\n")
-        sys.stdout.flush()
-        server.serve_forever()
+        if _becomes_live(service, given.service_port):
+            Thread(target=_stop_after, args=(service, server), daemon=True).start()
+            sys.stdout.write(
+                f"\nA toy shop, which signs in anyone without a password: http://localhost:{given.port}\n\n"
+            )
+            sys.stdout.flush()
+            server.serve_forever()
     finally:
         service.terminate()
         service.wait(_STOP_SECONDS)
