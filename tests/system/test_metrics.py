@@ -72,7 +72,7 @@ class Load(NamedTuple):
 
 
 def under_load(server: Server, act: Callable[[], None]) -> Load:
-    """Let clients add to carts, one request after another, while ``act`` runs."""
+    """Let clients add to carts, one request shortly after another, while ``act`` runs."""
     stop, started = threading.Event(), threading.Barrier(CLIENTS + 1)
 
     def shop(number: int) -> Load:
@@ -81,7 +81,7 @@ def under_load(server: Server, act: Callable[[], None]) -> Load:
         client.add(f"user-{number}")
         answered += 1
         started.wait(SECONDS)
-        while not stop.is_set():
+        while not stop.wait(0.005):
             try:
                 response = client.add(f"user-{number}")
                 assert response.status == 200
@@ -181,13 +181,13 @@ def test_the_table_of_metrics_has_every_metric() -> None:
 
 @CLASSES
 def test_recycled_workers_lose_no_count(environment: dict[str, str]) -> None:
-    """Each response that a client has received was counted once, through ten workers."""
+    """Each response that a client has received was counted once, through six workers."""
     often = ("--max-requests", "50", "--max-requests-jitter", "20")
     with measured(*often, **ROOM, **environment) as (server, port):
-        load = under_load(server, lambda: server.wait_for_boots(10))
+        load = under_load(server, lambda: server.wait_for_boots(6))
         assert (counted(port), load.lost) == (load.answered, 0)
         starts = scrape(port)
-        assert starts.total("cartsvc_worker_starts_total", reason="recycled") >= 8
+        assert starts.total("cartsvc_worker_starts_total", reason="recycled") >= 4
         assert starts.total("cartsvc_worker_starts_total", reason="boot") == 2
         assert starts.total("cartsvc_worker_starts_total", reason="killed") == 0
 
@@ -214,7 +214,7 @@ def test_killed_workers_lose_no_count(environment: dict[str, str]) -> None:
     """What was answered was counted. A request that a killed worker had counted and not answered is one more."""
 
     def act() -> None:
-        for boots in (3, 4, 5, 6):
+        for boots in (3, 4, 5):
             busy(port)()
             os.kill(server.workers()[boots % 2], signal.SIGKILL)
             server.wait_for_boots(boots)
@@ -224,7 +224,7 @@ def test_killed_workers_lose_no_count(environment: dict[str, str]) -> None:
         load = under_load(server, act)
         assert load.answered <= counted(port) <= load.answered + load.lost
         page = scrape(port)
-        assert page.total("cartsvc_worker_starts_total", reason="killed") == 4
+        assert page.total("cartsvc_worker_starts_total", reason="killed") == 3
         assert page.total("http_server_active_requests") == 0
 
 
