@@ -7,7 +7,8 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upg
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test-fast test test-container test-browser soak lint format lock bench bench-quick load
+.PHONY: help install run test-fast test test-container test-browser soak lint format lock bench bench-quick load \
+	release-check
 
 help: ## List the commands
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -115,3 +116,6 @@ lock: .venv/.dev ## Pin all packages at their newest versions: requirements*.txt
 	$(COMPILE) bench/peers/requirements.in -o bench/peers/requirements.txt
 	cd bench/peers/express && $(NPM) update --package-lock-only --no-audit --no-fund
 	cd tests/clients && $(NPM) update --package-lock-only --no-audit --no-fund
+
+release-check: .venv/.dev ## Check that version, changelog, pins, image label, documents, manifests and tag agree
+	$(BIN)/python -m tests.project.release_check
