@@ -105,7 +105,10 @@ def percentile(times: Counter[float], share: float) -> float:
 
 
 def _sum(seconds: dict[int, Counter[float]]) -> Counter[float]:
-    return sum(seconds.values(), Counter())
+    total: Counter[float] = Counter()
+    for times in seconds.values():
+        total.update(times)
+    return total
 
 
 def _rounded(took_ms: float) -> float:
