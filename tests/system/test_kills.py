@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.support.postgresqls import Postgresql
     from tests.support.servers import Server
 
 pytestmark = pytest.mark.usefixtures("soak_round")
@@ -40,23 +39,6 @@ MERGED = "urn:cartsvc:problem:cart-merged"
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 THREADS = {"CARTSVC_THREADS": "4"}
 SHARED = pytest.mark.parametrize("store_url", ["lmdb", "valkey", "postgresql"], indirect=True)  # by several servers
-
-
-@pytest.fixture
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A store of its own for each test, of the kind that its parameter names."""
-    if request.param == "memory":
-        yield "memory://"
-        return
-    if request.param == "lmdb":
-        yield f"lmdb://{tmp_path}/carts?sync=off"  # how others fare that wait for the disk is tested below
-        return
-    if request.param == "postgresql":
-        server: Postgresql = request.getfixturevalue("postgresql_server")
-        yield server.url_of(server.empty_database())
-        return
-    with valkey() as running:
-        yield running.url
 
 
 def merges(client: Persistent, number: int) -> Iterator[tuple[str, str]]:
