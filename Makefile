@@ -103,8 +103,8 @@ format: .venv/.dev ## Format the code
 
 lock: .venv/.dev ## Pin all packages at their newest versions: requirements*.txt, bench/peers and tests/clients
 	$(COMPILE) pyproject.toml -o requirements.txt
-	$(COMPILE) pyproject.toml --extra otel -o requirements-otel.txt
 	$(COMPILE) pyproject.toml --group dev -o requirements-dev.txt
+	$(COMPILE) pyproject.toml --extra otel --constraint requirements-dev.txt -o requirements-otel.txt
 	$(COMPILE) --group build -o requirements-build.txt
 	$(COMPILE) --group c-parser -o requirements-c-parser.txt
 	$(COMPILE) bench/peers/requirements.in -o bench/peers/requirements.txt

@@ -32,7 +32,7 @@ from cartsvc.telemetry.requests import RequestTelemetry
 from cartsvc.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from flask import Flask, Response
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from cartsvc.stores.urls import StoreConfig
     from cartsvc.telemetry.metrics import Metrics
     from cartsvc.telemetry.requests import Observer
+    from cartsvc.telemetry.tracing import Tracing
 
 _TAG_BYTES = 12  # 96 random bits, so no tag repeats
 _GUEST_BYTES = 16  # 128 random bits, so an id cannot be guessed
@@ -102,8 +103,9 @@ def create_app(
 
     opened = _open_store(settings.store, settings, clock) if store is None else store
     logging.getLogger("cartsvc").setLevel(settings.log_level.upper())
-    logged, metrics = LoggedStore(opened, monotonic=_monotonic), _metrics(settings)
-    served: CartStore = MeasuredStore(logged, monotonic=time.perf_counter, observer=metrics)
+    logged, metrics, tracing = LoggedStore(opened, monotonic=_monotonic), _metrics(settings), _tracing(settings)
+    observers = [each for each in (metrics, tracing) if each is not None]
+    served: CartStore = MeasuredStore(logged, monotonic=time.perf_counter, observers=observers)
     if wrap_store is not None:
         served = wrap_store(served)
     app = FlaskApp("cartsvc", static_folder=None)
@@ -124,7 +126,11 @@ def create_app(
     app.cli.add_command(carts_commands(store_of_commands, clock=clock, new_tag=new_tag))
     app.cli.add_command(openapi_command(lambda: api.document))
     _trust_proxies(app, settings)
-    _observe_requests(app, settings, logged, metrics)
+    app.extensions["cartsvc.tracing"] = tracing
+    _observe_requests(app, settings, observers)
+    if settings.metrics_port is not None:
+        page = None if metrics is None else partial(metrics.page, logged)
+        app.wsgi_app = MetricsPort(app.wsgi_app, port=settings.metrics_port, page=page)  # type: ignore[method-assign]
     _allow_origins(app, settings)
     return app
 
@@ -147,8 +153,21 @@ def _metrics(settings: Settings) -> Metrics | None:
         return None
     from cartsvc.telemetry.metrics import Metrics  # noqa: PLC0415 - many services have no port for metrics
 
-    kind = type(settings.store).__name__.removesuffix("Config").lower()  # memory, lmdb, valkey, postgresql
-    return Metrics(slot, version=__version__, store=kind)
+    return Metrics(slot, version=__version__, store=_store_kind(settings))
+
+
+def _tracing(settings: Settings) -> Tracing | None:
+    if settings.otlp_endpoint is None:
+        return None
+    from cartsvc.telemetry import tracing  # noqa: PLC0415 - it takes 300 ms, and its packages are optional
+
+    provider = tracing.start_exporter(version=__version__, monotonic=_monotonic)
+    return tracing.Tracing(provider, version=__version__, store=_store_kind(settings), now_ns=time.time_ns)
+
+
+def _store_kind(settings: Settings) -> str:
+    """Return memory, lmdb, valkey or postgresql."""
+    return type(settings.store).__name__.removesuffix("Config").lower()
 
 
 def _trust_proxies(app: Flask, settings: Settings) -> None:
@@ -157,24 +176,17 @@ def _trust_proxies(app: Flask, settings: Settings) -> None:
         app.wsgi_app = TrustedProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
 
 
-def _observe_requests(app: Flask, settings: Settings, store: CartStore, metrics: Metrics | None) -> None:
-    """Identify and observe all requests except those to the port of the metrics, whose page pings ``store``."""
+def _observe_requests(app: Flask, settings: Settings, observers: Sequence[Observer]) -> None:
+    """Identify all requests, and pass them to the observers and to the log."""
+    if settings.access_log != "off":
+        log = AccessLog(slow_s=settings.slow_request, all_requests=settings.access_log == "all")
+        observers = [*observers, log]
     app.wsgi_app = RequestTelemetry(  # type: ignore[method-assign]
         app.wsgi_app,
         new_id=partial(secrets.token_hex, _REQUEST_ID_BYTES),
         monotonic=time.perf_counter,
-        observers=_observers(settings, metrics),
+        observers=observers,
     )
-    if settings.metrics_port is not None:
-        page = None if metrics is None else partial(metrics.page, store)
-        app.wsgi_app = MetricsPort(app.wsgi_app, port=settings.metrics_port, page=page)  # type: ignore[method-assign]
-
-
-def _observers(settings: Settings, metrics: Metrics | None) -> list[Observer]:
-    observers: list[Observer] = [] if metrics is None else [metrics]
-    if settings.access_log != "off":
-        observers.append(AccessLog(slow_s=settings.slow_request, all_requests=settings.access_log == "all"))
-    return observers
 
 
 def _allow_origins(app: Flask, settings: Settings) -> None:

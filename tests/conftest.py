@@ -54,7 +54,9 @@ def pytest_sessionfinish() -> None:
 def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove every setting of the shell that runs the tests."""
     for name in [
-        name for name in os.environ if name.startswith("CARTSVC_") or name in {"HOST", "PORT", "WEB_CONCURRENCY"}
+        name
+        for name in os.environ
+        if name.startswith(("CARTSVC_", "OTEL_")) or name in {"HOST", "PORT", "WEB_CONCURRENCY"}
     ]:
         monkeypatch.delenv(name)
 

@@ -200,9 +200,12 @@ class Hooks:
         self._timeouts.finish_request(request)
 
     def worker_exit(self, server: Arbiter, worker: Worker) -> None:
-        """Leave a sign that the worker ends in order."""
+        """Leave a sign that the worker ends in order, and export its last spans."""
         if server.metrics is not None:
             server.metrics.worker_exit(worker)
+        tracing = getattr(worker.app.callable, "extensions", {}).get("cartsvc.tracing")
+        if tracing is not None:
+            tracing.close()
 
     def child_exit(self, server: Arbiter, worker: Worker) -> None:
         """Keep the counts of a worker that has ended."""
