@@ -97,7 +97,7 @@ def test_what_programs_read_is_found() -> None:
     assert {"CART_SERVICE_PORTS", "COMPOSE_PROFILES", "CARTSVC_STORE_URL", "CARTSVC_AUTH"} <= _of_compose()
     assert {"HOST", "PORT"} & _of_compose() == set()
     assert _of_dockerfile() == {"REQUIREMENTS"}
-    assert _of_make() == {"PYTHON", "SEED"}
+    assert _of_make() == {"PYTHON", "SEED", "URL", "USERS", "TIME", "TOKENS"}
     assert {"CHROMIUM", "HYPOTHESIS_PROFILE"} <= _of_tests()
 
 
