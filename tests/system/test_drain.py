@@ -9,6 +9,7 @@ import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -134,7 +135,9 @@ def test_a_server_that_shares_its_port_does_not_drain() -> None:
         server.wait_for_boots(1)
         os.kill(second_server(2), signal.SIGTERM)
         server.wait_for_log("Shutting down: Master.2")
-        server.wait_until(lambda: len(server.workers()) == 1, "has the ended server left")
+        # Only then does gunicorn start another one: the ended server is a child, like the worker, until it was reaped.
+        children = Path(f"/proc/{server.pid}/task/{server.pid}/children")
+        server.wait_until(lambda: len(children.read_text().split()) == 1, "has not reaped the ended server")
         second = second_server(3)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(SECONDS) == 0
