@@ -25,6 +25,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 # A failed assert in the helpers shows its values, as in a test file. The modules below the package are included.
 pytest.register_assert_rewrite("tests.support")
 
+from tests.support.manifests import KUBECTL  # noqa: E402 - as below
 from tests.support.parsers import C_PARSER  # noqa: E402 - the line above precedes every import from there
 
 
@@ -38,9 +39,13 @@ collect_ignore = [] if C_PARSER else ["unit/server/test_parsers.py"]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Report that one of gunicorn's parsers was not tested."""
+    """Report that one of gunicorn's parsers, or an overlay of the manifests, was not tested."""
     if not C_PARSER:
         terminalreporter.write_line("gunicorn's C parser is not installed: only its Python parser was tested")
+    if not KUBECTL:
+        terminalreporter.write_line(
+            "kubectl is not installed: of deploy/kubernetes, only the base was tested as a whole"
+        )
 
 
 def pytest_sessionfinish() -> None:
