@@ -303,7 +303,7 @@ def test_another_currency_within_the_limits(client: Client) -> None:
 
 @pytest.mark.parametrize("on_limit", ["refuse", "clamp"])
 def test_replacing_by_nothing(client: Client, on_limit: str) -> None:
-    """A guest who has put nothing aside does not empty the user's cart at sign-in."""
+    """A merge of an empty guest cart leaves the user's cart as it was."""
     put(client, "alice", line("a", 1, 5))
     put(client, "guest-1")
     before = state(client)

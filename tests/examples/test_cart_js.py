@@ -218,7 +218,7 @@ def test_a_failed_guest_is_no_guest(run: Run, network: Network) -> None:
 
 
 def test_a_visitor_costs_nothing(run: Run, network: Network) -> None:
-    """Showing the cart of a shopper who has added nothing sends no request."""
+    """Showing the cart before the first add sends no request."""
     assert run("tell((await open().load()).cart.items);") == []
     assert network.seen == []
 

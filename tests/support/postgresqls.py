@@ -1,6 +1,6 @@
 """Real PostgreSQL servers, alone or with a standby, which a test starts on free ports, pauses, kills and promotes.
 
-PostgreSQL does not run as root. When the tests do, its servers run as the user ``nobody``.
+PostgreSQL does not run as root. Tests that run as root start its servers as the user ``nobody``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from tests.support.ports import free_port
+from tests.support.servers import runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -145,12 +146,20 @@ class Postgresql:
             self._process.wait(_SECONDS)
 
     def kill(self) -> None:
-        """Kill all its processes as a power cut does."""
+        """Kill all its processes as a power cut does, and wait until none exists.
+
+        The next start would be refused while one of them still used the shared memory.
+        """
         if self._process is not None and self._process.poll() is None:
             self.pause()
-            for pid in [*self._children(), self._process.pid]:
+            children = self._children()
+            for pid in [*children, self._process.pid]:
                 _signal(pid, signal.SIGKILL)
             self._process.wait(_SECONDS)
+            deadline = time.monotonic() + _SECONDS
+            while any(map(runs, children)):
+                assert time.monotonic() < deadline, f"one of {children} still runs"
+                time.sleep(0.01)
 
     def pause(self) -> None:
         """Pause it: connections stay open, and no statement gets a response."""

@@ -76,13 +76,13 @@ class Server:
         for pid in [*workers, self.pid]:
             os.kill(pid, signal.SIGKILL)
         self.process.wait(_SECONDS)
-        self.wait_until(lambda: not any(map(_runs, workers)), "has workers left")
+        self.wait_until(lambda: not any(map(runs, workers)), "has workers left")
 
     def workers(self) -> list[int]:
         """Return the ids of its live worker processes."""
         # The main thread of gunicorn starts them, so they are its children.
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return [pid for pid in map(int, children) if _runs(pid)]
+        return [pid for pid in map(int, children) if runs(pid)]
 
     def wait_for_workers(self, count: int) -> None:
         """Return once it has this number of workers."""
@@ -180,7 +180,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _runs(pid: int) -> bool:
+def runs(pid: int) -> bool:
+    """Return whether this process exists and has not ended."""
     return _state(pid) not in "XZ"
 
 

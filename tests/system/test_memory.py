@@ -79,7 +79,7 @@ def test_carts_survive_a_second_server_that_takes_over() -> None:
         add(server)
         directory = directory_of(server)
         server.process.send_signal(signal.SIGUSR2)
-        server.wait_until(lambda: server.log().count("store memory://") == 2)
+        server.wait_until(lambda: server.log().count("Listening at") == 2)
         second = int(re.findall(r"\[(\d+)\] \[INFO\] Listening at", server.log())[-1])
         server.wait_until(lambda: server.log().count("Booting worker") == 4)
         add(server)

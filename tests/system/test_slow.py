@@ -29,6 +29,7 @@ MANY = 1500  # connections at a time; more than the usual limit of open files
 # One worker, which has to bear all that is sent.
 PATIENCE = {"CARTSVC_KEEP_ALIVE": "3", "CARTSVC_MAX_BODY": "65536", "WEB_CONCURRENCY": "1"}
 SHORT = {"CARTSVC_KEEP_ALIVE": "1", "WEB_CONCURRENCY": "1"}
+HELD_UP = 2.5  # seconds: a request that waited for a slow client would take 3; on a busy machine others take 1 or 2
 MIB = 2**20
 MOST_MEMORY = 96 * MIB  # that 1,500 clients may take: 64 KiB each
 REST = b'{"product_id": "sku-1", "quantity": 2}'
@@ -100,7 +101,7 @@ def beside(work: Callable[[threading.Event], None]) -> Iterator[None]:
 
 @contextmanager
 def others_served(server: Server) -> Iterator[None]:
-    """Meanwhile others add, over new connections and over one that is kept; none of them waits for a second."""
+    """Meanwhile others add, over new connections and over one that is kept; none of them waits for a slow client."""
     took: dict[str, list[float]] = {"new": [], "kept": []}
     failed: list[BaseException] = []
 
@@ -124,7 +125,7 @@ def others_served(server: Server) -> Iterator[None]:
     assert failed == []
     assert all(took.values())
     slowest = {what: max(times) for what, times in took.items()}
-    assert {what for what, seconds in slowest.items() if seconds >= 1} == set(), slowest
+    assert {what for what, seconds in slowest.items() if seconds >= HELD_UP} == set(), slowest
 
 
 @contextmanager

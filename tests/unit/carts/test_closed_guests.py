@@ -74,7 +74,7 @@ def test_a_closed_guest_takes_no_write(
 
 
 def test_a_closed_guest_opens_after_the_life_of_its_cart(scenario: MergeScenario) -> None:
-    """In the last millisecond it is closed; then its record is gone, and the guest begins anew."""
+    """A guest cart is closed up to the last millisecond. Then its record is gone, and a write starts a new cart."""
     scenario.wait(HOUR - 1)
     with pytest.raises(CartMerged):
         scenario.put(GUEST, cap=1)
