@@ -94,23 +94,22 @@ def create_app(
     setting, and StoreUnusable.
     """
     settings = settings or Settings.from_env()
-    clock = clock or _clock
+    clock, policy, new_tag = clock or _clock, settings.policy, partial(secrets.token_urlsafe, _TAG_BYTES)
 
     def store_of_commands() -> CartStore:
         config = settings.store if store is not None else running_store(settings.store)
         return opened if config == settings.store else _open_store(config, settings, clock)
 
     opened = _open_store(settings.store, settings, clock) if store is None else store
+    logging.getLogger("cartsvc").setLevel(settings.log_level.upper())
     logged, metrics = LoggedStore(opened, monotonic=_monotonic), _metrics(settings)
     served: CartStore = MeasuredStore(logged, monotonic=time.perf_counter, observer=metrics)
     if wrap_store is not None:
         served = wrap_store(served)
-    logging.getLogger("cartsvc").setLevel(settings.log_level.upper())
     app = FlaskApp("cartsvc", static_folder=None)
     app.after_request(_forbid_sniffing)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body
     app.url_map.merge_slashes = False
-    policy, new_tag = settings.policy, partial(secrets.token_urlsafe, _TAG_BYTES)
     app.extensions["cartsvc"] = CartService(
         served,
         Merger(served, policy=policy, clock=clock, new_tag=new_tag),
@@ -119,30 +118,14 @@ def create_app(
         new_tag=new_tag,
         new_guest=partial(secrets.token_urlsafe, _GUEST_BYTES),
     )
-    app.cli.add_command(carts_commands(store_of_commands, clock=clock, new_tag=new_tag))
     rates = _rate_limiter(settings, clock, counter_timeout or _COUNTER_TIMEOUT_S)
     has_jwks = settings.auth is not None and settings.auth.jwks_url is not None
     api = Api(app, limits=policy.limits, auth=_auth(settings, clock), has_jwks=has_jwks, rate_limiter=rates)
+    app.cli.add_command(carts_commands(store_of_commands, clock=clock, new_tag=new_tag))
     app.cli.add_command(openapi_command(lambda: api.document))
-    if settings.trusted_proxies:
-        app.wsgi_app = TrustedProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
-    app.wsgi_app = RequestTelemetry(  # type: ignore[method-assign]
-        app.wsgi_app,
-        new_id=partial(secrets.token_hex, _REQUEST_ID_BYTES),
-        monotonic=time.perf_counter,
-        observers=_observers(settings, metrics),
-    )
-    if settings.metrics_port is not None:
-        page = None if metrics is None else partial(metrics.page, logged)
-        app.wsgi_app = MetricsPort(app.wsgi_app, port=settings.metrics_port, page=page)  # type: ignore[method-assign]
-    if settings.cors_origins:
-        CORS(
-            app,
-            origins=[_exact_origin(origin) for origin in settings.cors_origins],
-            allow_headers=[_literal(name) for name in (*_REQUEST_HEADERS, *_COMMON_HEADERS, *settings.cors_headers)],
-            expose_headers=_RESPONSE_HEADERS,
-            max_age=_PREFLIGHT_MAX_AGE_S,
-        )
+    _trust_proxies(app, settings)
+    _observe_requests(app, settings, logged, metrics)
+    _allow_origins(app, settings)
     return app
 
 
@@ -168,11 +151,42 @@ def _metrics(settings: Settings) -> Metrics | None:
     return Metrics(slot, version=__version__, store=kind)
 
 
+def _trust_proxies(app: Flask, settings: Settings) -> None:
+    """Take the address of a client from the entry that the first trusted proxy has added."""
+    if settings.trusted_proxies:
+        app.wsgi_app = TrustedProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
+
+
+def _observe_requests(app: Flask, settings: Settings, store: CartStore, metrics: Metrics | None) -> None:
+    """Identify and observe all requests except those to the port of the metrics, whose page pings ``store``."""
+    app.wsgi_app = RequestTelemetry(  # type: ignore[method-assign]
+        app.wsgi_app,
+        new_id=partial(secrets.token_hex, _REQUEST_ID_BYTES),
+        monotonic=time.perf_counter,
+        observers=_observers(settings, metrics),
+    )
+    if settings.metrics_port is not None:
+        page = None if metrics is None else partial(metrics.page, store)
+        app.wsgi_app = MetricsPort(app.wsgi_app, port=settings.metrics_port, page=page)  # type: ignore[method-assign]
+
+
 def _observers(settings: Settings, metrics: Metrics | None) -> list[Observer]:
     observers: list[Observer] = [] if metrics is None else [metrics]
     if settings.access_log != "off":
         observers.append(AccessLog(slow_s=settings.slow_request, all_requests=settings.access_log == "all"))
     return observers
+
+
+def _allow_origins(app: Flask, settings: Settings) -> None:
+    """Let pages of the origins of the settings call the service, with its headers and those of the settings."""
+    if settings.cors_origins:
+        CORS(
+            app,
+            origins=[_exact_origin(origin) for origin in settings.cors_origins],
+            allow_headers=[_literal(name) for name in (*_REQUEST_HEADERS, *_COMMON_HEADERS, *settings.cors_headers)],
+            expose_headers=_RESPONSE_HEADERS,
+            max_age=_PREFLIGHT_MAX_AGE_S,
+        )
 
 
 def _forbid_sniffing(response: Response) -> Response:

@@ -134,6 +134,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_format: str | None  # None: text on a terminal, json elsewhere
     access_log: str
     slow_request: float
+    drain: float
     warnings: tuple[str, ...]
 
     @property
@@ -176,6 +177,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             log_format=env.choice("CARTSVC_LOG_FORMAT", None, _LOG_FORMATS),
             access_log=env.choice("CARTSVC_ACCESS_LOG", "errors", _ACCESS_LOGS),
             slow_request=env.number("CARTSVC_SLOW_REQUEST", 1.0, min_value=0.001, max_value=3600.0),
+            drain=env.number("CARTSVC_DRAIN", 0.0, min_value=0.0, max_value=3600.0),
             warnings=(),
         )
         if settings.metrics_port == settings.port:

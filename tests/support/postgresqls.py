@@ -148,7 +148,7 @@ class Postgresql:
     def kill(self) -> None:
         """Kill all its processes as a power cut does, and wait until none exists.
 
-        The next start would be refused while one of them still used the shared memory.
+        The next start would fail while one of them still used the shared memory.
         """
         if self._process is not None and self._process.poll() is None:
             self.pause()

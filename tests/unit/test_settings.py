@@ -47,6 +47,7 @@ OTHERS = [
     *("HOST", "CARTSVC_STORE_URL", "CARTSVC_STORE_TIMEOUT"),
     *("CARTSVC_CORS_ORIGINS", "CARTSVC_CORS_HEADERS", "CARTSVC_LOG_LEVEL"),
     *("CARTSVC_LOG_FORMAT", "CARTSVC_ACCESS_LOG", "CARTSVC_SLOW_REQUEST", "CARTSVC_METRICS_PORT"),
+    "CARTSVC_DRAIN",
 ]
 WRONG = "wr ong"  # every setting rejects it
 SECRET = "a secret of 32 bytes or of more.."  # noqa: S105 - of no service
@@ -111,6 +112,7 @@ def test_defaults() -> None:
         metrics_port=None,
         access_log="errors",
         slow_request=1.0,
+        drain=0.0,
         warnings=(),
     )
     assert Settings.from_env() == expected
@@ -123,6 +125,7 @@ def test_the_tables_here_have_every_setting() -> None:
     fields |= {f"policy.limits.{each.name}" for each in msgspec.structs.fields(Limits)}
     others = {"host", "store", "store_timeout", "key_prefix", "auth", "rate_limit"}
     others |= {"cors_origins", "cors_headers", "log_level", "log_format", "access_log", "slow_request", "metrics_port"}
+    others |= {"drain"}
     assert {path for _, path, *_ in WHOLE} | others == fields
 
 
