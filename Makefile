@@ -89,7 +89,7 @@ lint: .venv/.dev ## Check style, types, import rules, Dockerfile, compose file, 
 			kubectl kustomize deploy/kubernetes/$$each >/dev/null || exit 1; done; \
 	else echo "Without kubectl, the overlays of deploy/kubernetes are not rendered"; fi
 	@if command -v promtool >/dev/null; then \
-		promtool check config deploy/prometheus/prometheus.yml && promtool test rules deploy/prometheus/alerts_test.yml; \
+		promtool check config deploy/prometheus/prometheus*.yml && promtool test rules deploy/prometheus/alerts_test.yml; \
 	else echo "Without promtool, the alerts of deploy/prometheus are not tested"; fi
 
 ##@ Measure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from cartsvc.settings import Settings
 from cartsvc.version import __version__
 from tests.support.manifests import (
     DEPLOYMENTS,
+    KUBECTL,
     KUBERNETES,
     directory,
     documents,
     environment,
     named,
     of_kind,
+    render,
     rendered,
     size,
 )
@@ -39,6 +42,7 @@ _SECRETS = {  # with the URL of the store, unless the manifests have it
     "memory": _KEYS,
 }
 _STORES = {"base": "valkey", "postgresql": "postgresql", "lmdb": "lmdb", "memory": "memory"}
+_KUSTOMIZATION = {"apiVersion", "kind", "resources", "components", "configMapGenerator", "patches"}
 _OF_ONE_POD = {"lmdb", "memory"}
 _END_S = 10  # to start and end processes
 
@@ -80,9 +84,7 @@ def test_every_file_is_valid(file: Path) -> None:
     """Every object, as it is in its file, has only members that Kubernetes knows."""
     for each in documents(file):
         if each["apiVersion"].startswith("kustomize.config.k8s.io/"):
-            assert set(each) <= {
-                *("apiVersion", "kind", "resources", "components", "configMapGenerator", "patches"),
-            }
+            assert set(each) <= _KUSTOMIZATION
         else:
             _validate(json.dumps(each, sort_keys=True))
 
@@ -318,6 +320,26 @@ def test_the_policy_lets_the_service_reach_its_store(name: str) -> None:
     policy = named(rendered(name), "NetworkPolicy", "cartsvc")["spec"]
     ports = {port["port"] for rule in policy["egress"] for port in rule["ports"]}
     assert ports - {53} == {"base": {6379}, "postgresql": {5432}, "lmdb": set(), "memory": set()}[name]
+
+
+def test_the_overlay_of_the_guide_changes_the_base(tmp_path: Path) -> None:
+    """The example of docs/operations.md has members of a kustomization; kubectl renders its image and its setting."""
+    page = (_ROOT / "docs" / "operations.md").read_text()
+    (example,) = re.findall(r"^```yaml\n(apiVersion: kustomize.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
+    directory = tmp_path / "kubernetes" / "shop"
+    directory.mkdir()
+    (directory / "kustomization.yaml").write_text(example)
+    (kustomization,) = documents(directory / "kustomization.yaml")
+    assert set(kustomization) - {"images"} <= _KUSTOMIZATION
+    assert [each for each in kustomization["resources"] if not (directory / each).exists()] == []
+    if KUBECTL is None:
+        return
+    objects = render(directory)
+    (container,) = named(objects, "Deployment", "cartsvc")["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == f"registry.example/shop/cartsvc:{__version__}"
+    changed = environment(objects, _SECRETS["base"]).items() - environment(rendered("base"), _SECRETS["base"]).items()
+    assert changed == {("CARTSVC_CORS_ORIGINS", "https://shop.example")}
 
 
 def test_what_these_tests_guard_is_found() -> None:

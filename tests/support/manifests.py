@@ -32,9 +32,13 @@ def directory(name: str) -> Path:
 @cache
 def rendered(name: str) -> list[Object]:
     """Return the objects of the base or of an overlay as kustomize renders them; without kubectl, those of the base."""
-    if KUBECTL is None:
-        return _plain_base()
-    command = [KUBECTL, "kustomize", str(directory(name))]
+    return _plain_base() if KUBECTL is None else render(directory(name))
+
+
+def render(kustomization: Path) -> list[Object]:
+    """Return the objects that kubectl renders from this directory."""
+    assert KUBECTL is not None
+    command = [KUBECTL, "kustomize", str(kustomization)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert ended.returncode == 0, ended.stderr
     return list(yaml.safe_load_all(ended.stdout))
