@@ -107,7 +107,7 @@ def _service(name: str, image: str, network: str) -> Iterator[tuple[str, dict[st
 
 @pytest.mark.parametrize("name", [each for each in DEPLOYMENTS if each != "postgresql"])
 def test_the_pods_work(name: str, project: Project) -> None:
-    """With their rights, volumes and memory they become ready, keep carts, need tokens, and serve metrics."""
+    """With their rights, volumes and memory they become ready, keep carts, need tokens, serve metrics, run commands."""
     network = f"{project.name}-{name}"
     with ExitStack() as stack:
         docker("network", "create", network)
@@ -126,6 +126,8 @@ def test_the_pods_work(name: str, project: Project) -> None:
         assert client.post(f"{here}/cart/alice", json=item, headers=headers).json()["total_quantity"] == 2
         page = client.get(f"http://127.0.0.1:{ports['metrics']}/metrics").text
         assert "\ncartsvc_store_up 1.0\n" in page
+        stats = docker("exec", container, "flask", "--app", "wsgi", "carts", "stats").stdout
+        assert '"carts": 1,' in stats
         log = docker("logs", container).stderr
         assert [line for line in log.splitlines() if '"WARNING"' in line] == []
 

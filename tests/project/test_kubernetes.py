@@ -89,6 +89,14 @@ def test_every_file_is_valid(file: Path) -> None:
             _validate(json.dumps(each, sort_keys=True))
 
 
+def test_every_setting_that_a_file_names_exists(known_settings: list[str]) -> None:
+    """In comments too, of all files of deploy."""
+    texts = [file.read_text() for file in (_ROOT / "deploy").glob("**/*.*")]
+    named = {name for text in texts for name in re.findall(r"\bCARTSVC_\w+", text)}
+    assert len(named) >= 8
+    assert named - {*known_settings} == set()
+
+
 @pytest.mark.parametrize("overlay", ["postgresql", "lmdb", "memory"])
 def test_every_overlay_changes_what_exists(overlay: str) -> None:
     """Resources and components are files of this directory, and each patch names an object of the base."""
