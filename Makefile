@@ -7,7 +7,8 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upg
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test-fast test test-container test-browser soak lint format lock bench bench-quick
+.PHONY: help install run test-fast test test-container test-browser soak lint format lock bench bench-quick load \
+	release-check
 
 help: ## List the commands
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -101,6 +102,11 @@ bench: .venv/.dev ## Measure cartsvc on each store, and its peers, in 20 minutes
 bench-quick: .venv/.dev ## Measure the default store, the bare app and the FastAPI sample, in under two minutes
 	$(BIN)/python -m bench --quick
 
+# Without URL, a service is started with the caller's CARTSVC_ settings. TOKENS is a command that prints a user's token.
+load: .venv/.dev ## Let USERS (50) shop at URL for TIME (60s), and report lost and doubled items
+	$(BIN)/python -m bench.shoppers --url "$(or $(URL),)" --users "$(or $(USERS),50)" --time "$(or $(TIME),60s)" \
+		--token-command "$(or $(TOKENS),)"
+
 ##@ Maintain
 
 install: .venv/.dev $(NPM_PACKAGES) ## Create .venv with everything that development needs
@@ -118,3 +124,6 @@ lock: .venv/.dev ## Pin all packages at their newest versions: requirements*.txt
 	$(COMPILE) bench/peers/requirements.in -o bench/peers/requirements.txt
 	cd bench/peers/express && $(NPM) update --package-lock-only --no-audit --no-fund
 	cd tests/clients && $(NPM) update --package-lock-only --no-audit --no-fund
+
+release-check: .venv/.dev ## Check that version, changelog, pins, image label, documents, manifests and tag agree
+	$(BIN)/python -m tests.project.release_check

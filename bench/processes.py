@@ -34,13 +34,19 @@ class Server(NamedTuple):
 
 @contextmanager
 def serving(
-    command: Sequence[str], port: int, *, cwd: Path = ROOT, env: dict[str, str], store_pid: int = 0
+    command: Sequence[str],
+    port: int,
+    *,
+    cwd: Path = ROOT,
+    env: dict[str, str],
+    store_pid: int = 0,
+    probe: str = "/cart/user-0",
 ) -> Iterator[Server]:
-    """Run a server until the end of the context. Raises Broken if it does not respond."""
+    """Run a server until the end of the context. Raises Broken if it does not respond to a GET of ``probe``."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(_PREFIXES)}
     process = subprocess.Popen(command, cwd=cwd, env=clean | env)  # noqa: S603 - the bench's own commands
     try:
-        _wait_for(port, process)
+        _wait_for(port, process, probe)
         yield Server(port, process.pid, store_pid)
     finally:
         process.terminate()
@@ -82,11 +88,11 @@ def fill(port: int, user_id: str, items: int) -> Any:  # noqa: ANN401 - JSON
     return cart
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+def _wait_for(port: int, process: subprocess.Popen[bytes], probe: str) -> None:
     end = time.monotonic() + _TIMEOUT_S
     while process.poll() is None:
         try:
-            request(port, "GET", "/cart/user-0")
+            request(port, "GET", probe)
         except (OSError, http.client.HTTPException) as error:
             if time.monotonic() > end:
                 raise Broken(f"no response on port {port} within {_TIMEOUT_S} s") from error

@@ -39,6 +39,7 @@ BLOCKS: dict[str, Callable[[Result], str]] = {
     "hot cart": _of(HOT),
     "connections": tables.connections_table,
     "sizes": tables.sizes_table,
+    "telemetry": tables.telemetry_table,
     "split": estimate.split,
     "one machine": estimate.one_machine,
     "many machines": estimate.many_machines,

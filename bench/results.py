@@ -57,6 +57,18 @@ class Size(Struct, frozen=True, kw_only=True):
     rounds: list[Calls]
 
 
+class Telemetry(Struct, frozen=True, kw_only=True):
+    """The CPU microseconds of a GET in process, in one round: without telemetry, and with more and more of it.
+
+    ``ids`` has ids and times of requests; ``metrics`` has metrics besides, and ``line`` a line of the log instead.
+    """
+
+    none: float
+    ids: float
+    metrics: float
+    line: float
+
+
 class Machine(Struct, frozen=True, kw_only=True):
     """What the figures depend on: the machine and the versions."""
 
@@ -87,6 +99,7 @@ class Result(Struct, frozen=True, kw_only=True):
     series: list[Series]
     sizes: list[Size]
     missing: dict[str, str]
+    telemetry: list[Telemetry] = []
 
     def runs(self, subject: str, load: str, connections: int) -> list[Run]:
         """Return the rounds of this load on this subject; an empty list if it was not measured."""

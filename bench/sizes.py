@@ -82,10 +82,10 @@ class Filled:
             return record and structs.replace(record, tag=next(self._tags)), None
 
         return Calls(
-            store_get=_cpu_us(self._store.get, self._random_users()),
-            store_update=_cpu_us(lambda user: self._store.update(user, change), self._random_users()),
-            app_get=_cpu_us(self._request, [_environ("GET", user) for user in self._random_users()]),
-            app_post=_cpu_us(self._request, [_environ("POST", user) for user in self._random_users()]),
+            store_get=cpu_us(self._store.get, self._random_users()),
+            store_update=cpu_us(lambda user: self._store.update(user, change), self._random_users()),
+            app_get=cpu_us(self._request, [_environ("GET", user) for user in self._random_users()]),
+            app_post=cpu_us(self._request, [_environ("POST", user) for user in self._random_users()]),
         )
 
     def _random_users(self) -> list[str]:
@@ -101,7 +101,7 @@ class Filled:
             pass
 
 
-def _cpu_us(call: Callable[[T], object], arguments: Sequence[T]) -> float:
+def cpu_us(call: Callable[[T], object], arguments: Sequence[T]) -> float:
     """Return the CPU microseconds of one call."""
     before = time.process_time()
     for argument in arguments:

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 BASE = "fastapi"  # the subject that the others are compared with
 _NONE = "-"
+_TELEMETRY = (  # what is measured, the name of its figure, and that of the figure that it is compared with
+    ("without telemetry", "none", ""),
+    ("with ids and times", "ids", "none"),
+    ("with ids, times and metrics", "metrics", "none"),
+    ("with ids, times and a line of the log", "line", "ids"),
+)
 _LARGE = 100  # numbers from here on are shown without a fraction
 
 
@@ -103,6 +109,18 @@ def sizes_table(result: Result) -> str:
     return table(["Carts", "bytes per cart", *(f"{what}, µs" for what in CALLS.values())], rows)
 
 
+def telemetry_table(result: Result) -> str:
+    """Return the CPU time of a GET in process with each part of telemetry, and what the part adds."""
+    if not result.telemetry:
+        return "Not measured in this run."
+    rows = []
+    for what, name, base in _TELEMETRY:
+        figures = [getattr(each, name) for each in result.telemetry]
+        added = [each - getattr(of, base) for each, of in zip(figures, result.telemetry, strict=True)] if base else []
+        rows.append([what, f"{median(figures):.1f}", f"{median(added):.1f}" if added else _NONE])
+    return table(["GET in process", "CPU µs", "added"], rows)
+
+
 def goals_table(result: Result) -> str:
     """Return each goal with its bound and what was measured."""
     rows = []
@@ -125,6 +143,8 @@ def report(result: Result) -> str:
         parts.append(f"storefront over connections, requests/s and p99:\n{connections_table(result)}")
     if result.sizes:
         parts.append(f"memory store:\n{sizes_table(result)}")
+    if result.telemetry:
+        parts.append(f"telemetry:\n{telemetry_table(result)}")
     parts.append(f"Goals of the default, memory://:\n{goals_table(result)}")
     return "\n\n".join(parts)
 

@@ -1,4 +1,4 @@
-"""The version of cartsvc, which pyproject.toml and the start line read."""
+"""The version of cartsvc, for pyproject.toml, the start line, /healthz, /openapi.json and the metrics."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.support.postgresqls import Postgresql
 
 # No deadlines, because they would fail on a busy machine.
-settings.register_profile("fast", max_examples=30, stateful_step_count=30, deadline=None)
+settings.register_profile("fast", max_examples=20, stateful_step_count=25, deadline=None)
 settings.register_profile("ci", max_examples=200, stateful_step_count=50, deadline=None)
 settings.register_profile("soak", max_examples=1500, stateful_step_count=50, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))

@@ -9,11 +9,13 @@ from flask import current_app, request
 from cartsvc.api.openapi import Blueprint, documents
 from cartsvc.api.schemas import HEALTH_SCHEMA, READINESS
 from cartsvc.errors import Draining, StoreError
+from cartsvc.version import __version__
 
 if TYPE_CHECKING:
     from cartsvc.carts.service import CartService
 
 _OK = {"status": "ok"}
+_HEALTHY = {**_OK, "version": __version__}
 _READY = {**_OK, "writes": "ok"}
 
 blueprint = Blueprint("health", __name__, description="For load balancers and orchestrators.")
@@ -21,13 +23,13 @@ blueprint = Blueprint("health", __name__, description="For load balancers and or
 
 @blueprint.route("/healthz", methods=["GET"])
 @documents()
-@blueprint.response(200, HEALTH_SCHEMA, example=_OK, description="The process is alive.")
+@blueprint.response(200, HEALTH_SCHEMA, example=_HEALTHY, description="The process is alive.")
 def get_health() -> dict[str, str]:
     """Check that the process is alive
 
     Does not query the store, because an unavailable store is no reason to restart this process.
     """
-    return _OK
+    return _HEALTHY
 
 
 @blueprint.route("/readyz", methods=["GET"])

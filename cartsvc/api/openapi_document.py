@@ -12,6 +12,7 @@ from cartsvc.api.problems import PROBLEM_BY_ERROR, PROBLEM_BY_STATUS
 from cartsvc.api.schemas import FaultSchema
 from cartsvc.carts.combine import ON_LIMITS, STRATEGIES
 from cartsvc.carts.validation import metadata_rules, option_rules
+from cartsvc.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,7 +30,7 @@ is unchanged.
 Prices are integers in minor units. Times are UTC. Errors are problem details (RFC 9457), `application/problem+json`."""
 CONFIG = {
     "API_TITLE": "cartsvc",
-    "API_VERSION": "v1",
+    "API_VERSION": __version__,
     "OPENAPI_VERSION": "3.1.0",
     "OPENAPI_URL_PREFIX": "/",
     "API_SPEC_OPTIONS": {

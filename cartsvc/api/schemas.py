@@ -152,13 +152,17 @@ class GuestSchema(_Response):
     token = fields.String(required=True, allow_none=True, metadata={"description": "Null without authentication."})
 
 
-class HealthSchema(_Response):
-    """The state of the process."""
-
+class _StatusSchema(_Response):
     status = text_field(enum=["ok"])
 
 
-class ReadinessSchema(HealthSchema):
+class HealthSchema(_StatusSchema):
+    """The state of the process."""
+
+    version = text_field(description="The version of the service.")
+
+
+class ReadinessSchema(_StatusSchema):
     """The state of the service and its store."""
 
     writes = text_field(

@@ -11,6 +11,7 @@ import pytest
 from cartsvc.errors import StoreError, StoreFull
 from cartsvc.stores.lmdb import LmdbStore
 from cartsvc.stores.urls import LmdbConfig
+from cartsvc.version import __version__
 from tests.support.api_client import RaisingStore, make_client, problem
 from tests.support.clock import real_now
 from tests.support.store_contract import a_record, put
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize(
-    ("path", "body"), [("/healthz", {"status": "ok"}), ("/readyz", {"status": "ok", "writes": "ok"})]
+    ("path", "body"),
+    [("/healthz", {"status": "ok", "version": __version__}), ("/readyz", {"status": "ok", "writes": "ok"})],
 )
 def test_all_is_well(client: Client, path: str, body: dict[str, str]) -> None:
     """200, and a body for people."""

@@ -90,7 +90,7 @@ def test_what_programs_read_is_found() -> None:
     """One of each, and none of those that the compose file fixes."""
     assert {"CART_SERVICE_PORTS", "COMPOSE_PROFILES", "CARTSVC_STORE_URL", "CARTSVC_AUTH"} <= _of_compose()
     assert {"HOST", "PORT"} & _of_compose() == set()
-    assert _of_make() == {"PYTHON", "SEED"}
+    assert _of_make() == {"PYTHON", "SEED", "URL", "USERS", "TIME", "TOKENS"}
     assert {"CHROMIUM", "HYPOTHESIS_PROFILE"} <= _of_tests()
 
 

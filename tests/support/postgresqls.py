@@ -32,6 +32,7 @@ _temporaries: list[Path] = []
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
+    "dynamic_shared_memory_type": "mmap",  # files of its own directory, which a killed server leaves there
     "shared_buffers": "16MB",
     "max_wal_size": "64MB",
     "min_wal_size": "2MB",
@@ -148,7 +149,7 @@ class Postgresql:
     def kill(self) -> None:
         """Kill all its processes as a power cut does, and wait until none exists.
 
-        The next start would fail while one of them still used the shared memory.
+        The next start fails while one of them still uses the shared memory.
         """
         if self._process is not None and self._process.poll() is None:
             self.pause()

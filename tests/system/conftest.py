@@ -10,10 +10,13 @@ import pytest
 from tests.support.parsers import PARSERS, with_parser
 from tests.support.raw_http import check_well
 from tests.support.servers import serve
+from tests.support.valkeys import valkey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
+    from tests.support.postgresqls import Postgresql
     from tests.support.servers import Server
 
 # Arguments and settings of servers: each parser and each worker class. A parser does not depend on the worker class.
@@ -29,6 +32,23 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """Return a server for one test; parametrised with settings."""
     with serve(**getattr(request, "param", {})) as running:
         yield running
+
+
+@pytest.fixture
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A store of its own for each test, of the kind that its parameter names."""
+    if request.param == "memory":
+        yield "memory://"
+        return
+    if request.param == "lmdb":
+        yield f"lmdb://{tmp_path}/carts?sync=off"  # the tests of a store itself wait for the disk
+        return
+    if request.param == "postgresql":
+        server: Postgresql = request.getfixturevalue("postgresql_server")
+        yield server.url_of(server.empty_database())
+        return
+    with valkey() as running:
+        yield running.url
 
 
 @pytest.fixture(params=range(1, _ROUNDS + 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import product
 from typing import TYPE_CHECKING
 
 import pytest
@@ -61,15 +62,14 @@ _UNREAD = "Origin Authorization Cookie Accept Accept-Encoding User-Agent Referer
 _UNREAD += " Upgrade Connection Date Range If-Range Cache-Control Accept-Language Priority"
 
 
-@pytest.mark.parametrize("name", _UNREAD.split())
 @pytest.mark.parametrize("value", _VALUES.values(), ids=_VALUES)
-def test_odd_headers(attacked: Server, name: str, value: bytes) -> None:
+def test_odd_headers(attacked: Server, value: bytes) -> None:
     """A header that is not read may have any value: it is not returned and changes nothing."""
-    for path in (b"/cart/nobody", b"/swagger-ui/start.js", b"/openapi.json", b"/healthz"):
+    for name, path in product(_UNREAD.split(), (b"/cart/nobody", b"/swagger-ui/start.js")):
         (received,) = exchange(attacked, request(b"GET", path, name.encode() + b": " + value))
-        assert received.status in {200, 416}
+        assert received.status in {200, 416}, name
         if len(value) > 2:
-            assert value not in received.head
+            assert value not in received.head, name
 
 
 @pytest.mark.parametrize(

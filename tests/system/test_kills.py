@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.support.postgresqls import Postgresql
     from tests.support.servers import Server
 
 pytestmark = pytest.mark.usefixtures("soak_round")
@@ -40,23 +39,6 @@ MERGED = "urn:cartsvc:problem:cart-merged"
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 THREADS = {"CARTSVC_THREADS": "4"}
 SHARED = pytest.mark.parametrize("store_url", ["lmdb", "valkey", "postgresql"], indirect=True)  # by several servers
-
-
-@pytest.fixture
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A store of its own for each test, of the kind that its parameter names."""
-    if request.param == "memory":
-        yield "memory://"
-        return
-    if request.param == "lmdb":
-        yield f"lmdb://{tmp_path}/carts?sync=off"  # how others fare that wait for the disk is tested below
-        return
-    if request.param == "postgresql":
-        server: Postgresql = request.getfixturevalue("postgresql_server")
-        yield server.url_of(server.empty_database())
-        return
-    with valkey() as running:
-        yield running.url
 
 
 def merges(client: Persistent, number: int) -> Iterator[tuple[str, str]]:
@@ -141,7 +123,7 @@ def test_merges_conserve_items_when_workers_die_of_their_writes(store_url: str) 
     with serve(*chaos, CARTSVC_STORE_URL=store_url) as server:
         load = Load(server.url, merges)
         with load():
-            load.wait_until(lambda: server.log().count("was sent SIGKILL") >= 8)
+            load.wait_until(lambda: server.log().count("was sent SIGKILL") >= 6)
 
         assert load.met().keys() == {NO_ANSWER}
         with closing(Persistent(server.url)) as client:
@@ -211,13 +193,13 @@ def test_two_servers_on_one_store_are_one(store_url: str) -> None:
 
 
 def add_from_two_servers(store_url: str, *application: str) -> list[int]:
-    """Let 16 clients add 40 times each to one cart, through two servers, and tell what they are answered, in order."""
+    """Let 16 clients add 20 times each to one cart, through two servers, and tell what they are answered, in order."""
     alone = {"CARTSVC_STORE_URL": store_url, "CARTSVC_MAX_QUANTITY": "1000000", "WEB_CONCURRENCY": "1"}
     with serve(*application, **alone) as first, serve(*application, **alone) as second:
 
         def add(client: Client, _: int) -> list[int]:
-            responses = [client.add("alice") for _ in range(40)]
-            assert [response.status for response in responses] == [200] * 40
+            responses = [client.add("alice") for _ in range(20)]
+            assert [response.status for response in responses] == [200] * 20
             return [response.body["total_quantity"] for response in responses]
 
         told = at_once(16, [first.url, second.url], add)
@@ -226,11 +208,11 @@ def add_from_two_servers(store_url: str, *application: str) -> list[int]:
 
 @SHARED
 def test_no_add_is_lost_between_two_servers(store_url: str) -> None:
-    """16 clients x 40 adds without keys to one cart are 640 exactly, and each is answered with a total of its own."""
-    assert add_from_two_servers(store_url) == list(range(1, 641))
+    """16 clients x 20 adds without keys to one cart are 320 exactly, and each is answered with a total of its own."""
+    assert add_from_two_servers(store_url) == list(range(1, 321))
 
 
 def test_a_careless_store_would_be_found_out(tmp_path: Path) -> None:
     """The promise above is not kept by a store that reads and writes in two steps."""
     careless = ("tests.support.apps.racy_app:app",)
-    assert add_from_two_servers(f"lmdb://{tmp_path}/carts?sync=off", *careless) != list(range(1, 641))
+    assert add_from_two_servers(f"lmdb://{tmp_path}/carts?sync=off", *careless) != list(range(1, 321))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tests.support.servers import Server
 
 CLIENTS = 16
-ROUNDS = 40
+ROUNDS = 15
 ONE = {"items": [{"product_id": "sku-1", "quantity": 1}]}
 
 
@@ -141,7 +141,7 @@ def test_one_cart_is_merged_into_one_of_16(server: Server) -> None:
 
 @WORKERS
 def test_reading_changing_and_writing_loses_nothing(server: Server) -> None:
-    """8 clients x 20 increments by PATCH under If-Match; a 412 carries all that the next try needs."""
+    """8 clients x 10 increments by PATCH under If-Match; a 412 carries all that the next try needs."""
     with Client(server.url) as steward:
         steward.call("PUT", "/cart/alice", ONE)
 
@@ -149,7 +149,7 @@ def test_reading_changing_and_writing_loses_nothing(server: Server) -> None:
         refused = 0
         seen = client.call("GET", "/cart/alice")
         now, tag = seen.body, seen.headers["ETag"]
-        for _ in range(20):
+        for _ in range(10):
             while True:
                 body = {"quantity": now["items"][0]["quantity"] + 1}
                 response = client.call("PATCH", "/cart/alice/items/sku-1", body, If_Match=tag)
@@ -165,7 +165,7 @@ def test_reading_changing_and_writing_loses_nothing(server: Server) -> None:
     refused = at_once(8, server.url, increment)
 
     now = cart(server, "alice")
-    assert (now["total_quantity"], now["version"]) == (161, 161)
+    assert (now["total_quantity"], now["version"]) == (81, 81)
     assert sum(refused) > 0  # or nothing has raced
 
 
@@ -176,7 +176,8 @@ def test_merges_in_both_directions_conserve_items(server: Server) -> None:
     No answer is a 5xx, nobody waits for ever, and no cart is left sealed.
     """
     told: list[Counter[tuple[int, str]]] = []
-    for turn in range(6):
+    turns = 4
+    for turn in range(turns):
         pair = [f"left-{turn}", f"right-{turn}"]
 
         def take_part(client: Client, number: int, pair: list[str] = pair) -> Counter[tuple[int, str]]:
@@ -205,5 +206,5 @@ def test_merges_in_both_directions_conserve_items(server: Server) -> None:
     sealed, aborted = (f"urn:cartsvc:problem:{slug}" for slug in ("cart-sealed", "merge-aborted"))
     of_all = sum(told, Counter())
     assert of_all.keys() <= {(200, "merged"), (200, "added"), (409, sealed), (409, aborted)}
-    assert of_all[200, "added"] == 6 * 8 * 5
+    assert of_all[200, "added"] == turns * 8 * 5
     assert of_all[200, "merged"] > 0

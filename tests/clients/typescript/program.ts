@@ -103,7 +103,7 @@ assert.equal(deleted.response.status, 204);
 worked.push("deleteCart");
 
 const health = await api.GET("/healthz");
-assert(health.data);
+assert.match(health.data?.version ?? "", /^\d+\.\d+\.\d+/);
 worked.push("getHealth");
 const readiness = await api.GET("/readyz");
 assert(readiness.data);

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.loads import LOADS, SWEEP
-from bench.results import Calls, Machine, Noise, Result, Run, Series, Size
+from bench.results import Calls, Machine, Noise, Result, Run, Series, Size, Telemetry
 from bench.subjects import SUBJECTS
 
 
@@ -15,7 +15,12 @@ def a_run(**figures: float) -> Run:
     return Run(**{**known, **figures})  # type: ignore[arg-type] - all are numbers
 
 
-def a_result(series: list[Series], sizes: list[Size] | None = None, missing: dict[str, str] | None = None) -> Result:
+def a_result(
+    series: list[Series],
+    sizes: list[Size] | None = None,
+    missing: dict[str, str] | None = None,
+    telemetry: list[Telemetry] | None = None,
+) -> Result:
     """Return a result of two rounds."""
     machine = Machine(cores=2, cpu="a CPU", system="Linux", python="CPython 3", wrk="wrk 4", packages={"flask": "3"})
     noise = Noise(load_average=0.5, steal_percent=1.25)
@@ -29,6 +34,7 @@ def a_result(series: list[Series], sizes: list[Size] | None = None, missing: dic
         series=series,
         sizes=sizes or [],
         missing=missing or {},
+        telemetry=telemetry or [],
     )
 
 
@@ -55,4 +61,5 @@ def result() -> Result:
                 lost = 7 if load.count_adds and subject.name == "express" else 0
                 runs = [a_run(rate=rate, store_cpu_us=store, lost=lost) for rate in (1_000, 1_200)]
                 series.append(Series(load=load.name, connections=load.connections, subject=subject.name, runs=runs))
-    return a_result(series, [a_size(10, 900, 10), a_size(100, 800, 10), a_size(1_000, 700, 10)])
+    sizes = [a_size(10, 900, 10), a_size(100, 800, 10), a_size(1_000, 700, 10)]
+    return a_result(series, sizes, telemetry=[Telemetry(none=100, ids=104, metrics=116, line=130)])

@@ -10,6 +10,7 @@ from bench import estimate, proc, wrk
 from bench.goals import Goal, goals
 from bench.processes import Broken
 from bench.ratios import ratio, spread
+from bench.results import Telemetry
 from tests.unit.bench.conftest import a_result, a_series, a_size
 
 if TYPE_CHECKING:
@@ -163,6 +164,22 @@ def test_growth_is_measured_between_the_ends() -> None:
     assert found["bytes per cart of 5 items in memory"].measured == 2_000
     (get, *_) = [goal for goal in goals(a_result([], sizes[:1])) if goal.what.startswith("CPU of")]
     assert get.outcome == "not measured"
+
+
+def test_telemetry_is_compared_within_each_round() -> None:
+    """The second round was slow for all; the budget is that of the difference."""
+    rounds = [
+        Telemetry(none=100, ids=104, metrics=119, line=130),
+        Telemetry(none=200, ids=204, metrics=220, line=230),
+        Telemetry(none=100, ids=105, metrics=150, line=129),
+    ]
+    found = {goal.what: goal for goal in goals(a_result([], telemetry=rounds))}
+    metrics, line = (
+        found[f"CPU of {what}, µs per request"] for what in ("request ids and metrics", "a line of the log")
+    )
+    assert (metrics.measured, metrics.outcome) == (20, "met")
+    assert (line.measured, line.outcome) == (26, "missed")
+    assert {goal.outcome for goal in goals(a_result([]))} == {"not measured"}
 
 
 # ---- estimates ----

@@ -73,6 +73,20 @@ def test_connections_have_a_column_each(result: Result) -> None:
     assert LABELS["bare"] not in {row[0] for row in rows}
 
 
+def test_telemetry_shows_what_each_part_adds(result: Result) -> None:
+    """A line is added to ids; a run without telemetry has a sentence instead, and nothing in the report."""
+    assert [row[1:] for row in _cells(tables.telemetry_table(result))] == [
+        ["CPU µs", "added"],
+        ["100.0", "-"],
+        ["104.0", "4.0"],
+        ["116.0", "16.0"],
+        ["130.0", "26.0"],
+    ]
+    assert tables.telemetry_table(a_result([])) == "Not measured in this run."
+    assert tables.telemetry_table(result) in tables.report(result)
+    assert "telemetry" not in tables.report(a_result([]))
+
+
 def test_the_report_has_everything(result: Result) -> None:
     """Each load, and what made the run noisy or incomplete."""
     text = tables.report(result)

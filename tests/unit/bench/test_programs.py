@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench import __main__ as program
-from bench import bare_app, install, loads, measure, proc, sizes, wrk
-from bench.processes import Broken, Server, free_port, serving
+from bench import bare_app, install, loads, measure, proc, sizes, telemetry, wrk
+from bench.processes import ROOT, Broken, Server, free_port, serving
 from cartsvc import create_app
 from tests.unit.bench.conftest import a_run
 
@@ -235,6 +235,7 @@ def test_a_run_of_a_part_is_none_to_publish(
     monkeypatch.setattr(sys, "argv", ["bench", *arguments])
     options = program._options()  # noqa: SLF001 - one step of the program
     assert (options.mode, options.seconds, options.rounds) == (mode, seconds, 5)
+    assert options.telemetry == (mode != "partial")
 
 
 # ---- sizes ----
@@ -269,3 +270,49 @@ def test_sizes_are_measured_in_processes_of_their_own() -> None:
         (20, 1, True),
         (200, 1, True),
     ]
+
+
+# ---- telemetry ----
+
+# What the process of the bench does, with one request to each application instead of many.
+_ONE_OF_EACH = """
+import json, logging
+from contextlib import ExitStack
+from pathlib import Path
+from bench import telemetry
+
+with ExitStack() as stack:
+    apps, counted = telemetry._applications(stack), {}
+    lines, logging.getLogger("cartsvc").handlers[0].emit = [], lambda record: lines.append(record.name)
+    for name, app in apps.items():
+        names, before = [], len(lines)
+        list(app(telemetry._environ("GET"), lambda _, headers, *more: names.extend(dict(headers))))
+        counted[name] = ["X-Request-ID" in names, len(lines) - before]
+    (file,) = Path(telemetry.os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("histogram_*.db")
+    counted["samples"] = file.read_bytes().count(b"/cart/{user_id}") > 0
+print(json.dumps(counted))
+"""
+
+
+@pytest.mark.server
+def test_each_application_has_its_part_of_telemetry() -> None:
+    """Ids in all but one, a line in one, and metrics."""
+    ended = subprocess.run([sys.executable, "-c", _ONE_OF_EACH], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout) == {
+        "none": [False, 0],
+        "ids": [True, 0],
+        "line": [True, 1],
+        "metrics": [True, 0],
+        "samples": True,
+    }
+
+
+@pytest.mark.server
+def test_telemetry_is_measured_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each round has a figure of each application; a process that fails is an error."""
+    (found,) = telemetry.measure(1)
+    assert min(found.none, found.ids, found.metrics, found.line) > 0
+    monkeypatch.setattr(sys, "executable", "false")
+    with pytest.raises(Broken, match="telemetry was not measured"):
+        telemetry.measure(1)
