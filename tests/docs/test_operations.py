@@ -12,6 +12,7 @@ import pytest
 
 from cartsvc.errors import StoreError
 from cartsvc.settings import Settings
+from cartsvc.version import __version__
 from tests.support.http_clients import Client
 from tests.support.servers import serve
 from tests.support.valkey_store import opened
@@ -56,7 +57,8 @@ def test_a_new_version_is_checked_as_told(tmp_path: Path) -> None:
             check=True,
             timeout=60,
         )
-    assert '"status":"ok"' in ended.stdout
+    assert f'"version":"{__version__}"' in ended.stdout
+    assert '"writes":"ok"' in ended.stdout
     assert '"carts": 1' in ended.stdout
 
 
