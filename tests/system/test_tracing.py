@@ -241,7 +241,7 @@ def test_without_the_packages_a_start_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_the_setting_nothing_is_imported() -> None:
-    """Neither the application nor gunicorn's configuration imports a module of OpenTelemetry."""
+    """The application and gunicorn's configuration import no module of OpenTelemetry, with the default store."""
     code = "import runpy, sys, cartsvc; runpy.run_path('gunicorn.conf.py'); cartsvc.create_app(); print(*sys.modules)"
     imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "cartsvc.telemetry.requests" in imported
