@@ -12,7 +12,9 @@ RUN pip install --no-cache-dir --only-binary :all: -r /tmp/requirements-build.tx
 
 # Without pip, because the environment is copied into the image.
 RUN python -m venv --without-pip /opt/venv
-COPY requirements.txt /tmp/
+# With requirements-otel.txt the image has the packages for tracing too.
+ARG REQUIREMENTS=requirements.txt
+COPY ${REQUIREMENTS} /tmp/requirements.txt
 # Wheels only, so nothing else is compiled and no code of a package runs during installation.
 RUN pip --python /opt/venv/bin/python install --no-cache-dir --only-binary :all: -r /tmp/requirements.txt \
     && pip --python /opt/venv/bin/python install --no-cache-dir --no-index --no-deps /tmp/wheels/*.whl

@@ -75,18 +75,26 @@ soak: .venv/.dev ## Run the randomised tests for an hour or longer; SEED=n repea
 		tests/unit/carts/test_cart*.py tests/unit/carts/test_clocks.py tests/unit/carts/test_service_model.py \
 		tests/stores/test_memory.py tests/stores/test_lmdb.py tests/stores/test_valkey.py tests/stores/test_valkey_cluster.py \
 		tests/stores/test_postgresql.py \
-		tests/system/test_model.py tests/system/test_schemathesis.py tests/system/test_hostile.py
+		tests/system/test_backup.py tests/system/test_model.py tests/system/test_schemathesis.py tests/system/test_hostile.py
 	SOAK_ROUNDS=20 $(BIN)/pytest -m "not browser" --hypothesis-seed=$(or $(SEED),random) \
 		tests/system/test_kills.py tests/system/test_postgresql.py tests/system/test_sentinel.py tests/system/test_workers.py \
 		tests/system/test_hostile.py::test_many_small_bodies
 
-lint: .venv/.dev ## Check style, types, import rules, Dockerfile and compose file
+# promtool and kubectl are no Python packages, so a machine may be without them.
+lint: .venv/.dev ## Check style, types, import rules, Dockerfile, compose file, manifests and alerts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports --no-cache
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	@if command -v kubectl >/dev/null; then \
+		for each in base overlays/postgresql overlays/lmdb overlays/memory; do \
+			kubectl kustomize deploy/kubernetes/$$each >/dev/null || exit 1; done; \
+	else echo "Without kubectl, the overlays of deploy/kubernetes are not rendered"; fi
+	@if command -v promtool >/dev/null; then \
+		promtool check config deploy/prometheus/prometheus*.yml && promtool test rules deploy/prometheus/alerts_test.yml; \
+	else echo "Without promtool, the alerts of deploy/prometheus are not tested"; fi
 
 ##@ Measure
 
@@ -112,8 +120,8 @@ format: .venv/.dev ## Format the code
 
 lock: .venv/.dev ## Pin all packages at their newest versions: requirements*.txt, bench/peers and tests/clients
 	$(COMPILE) pyproject.toml -o requirements.txt
-	$(COMPILE) pyproject.toml --extra otel -o requirements-otel.txt
 	$(COMPILE) pyproject.toml --group dev -o requirements-dev.txt
+	$(COMPILE) pyproject.toml --extra otel --constraint requirements-dev.txt -o requirements-otel.txt
 	$(COMPILE) --group build -o requirements-build.txt
 	$(COMPILE) --group c-parser -o requirements-c-parser.txt
 	$(COMPILE) bench/peers/requirements.in -o bench/peers/requirements.txt

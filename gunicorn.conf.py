@@ -71,7 +71,8 @@ keepalive = settings.keep_alive
 # A worker that hangs is replaced. This is a heartbeat, not a limit on requests.
 timeout = 30
 
-# A stop lets running requests finish. docker-compose.yml's stop_grace_period must be longer, or they are aborted.
+# A stop lets running requests finish, after CARTSVC_DRAIN. docker-compose.yml's stop_grace_period must be longer than
+# both together, or they are aborted.
 graceful_timeout = 20
 
 # Slow leaks, of the service or of a library, never fill the memory, because workers are replaced at intervals, and not

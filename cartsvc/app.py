@@ -32,7 +32,7 @@ from cartsvc.telemetry.requests import RequestTelemetry
 from cartsvc.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from flask import Flask, Response
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from cartsvc.stores.urls import StoreConfig
     from cartsvc.telemetry.metrics import Metrics
     from cartsvc.telemetry.requests import Observer
+    from cartsvc.telemetry.tracing import Tracing
 
 _TAG_BYTES = 12  # 96 random bits, so no tag repeats
 _GUEST_BYTES = 16  # 128 random bits, so an id cannot be guessed
@@ -94,23 +95,23 @@ def create_app(
     setting, and StoreUnusable.
     """
     settings = settings or Settings.from_env()
-    clock = clock or _clock
+    clock, policy, new_tag = clock or _clock, settings.policy, partial(secrets.token_urlsafe, _TAG_BYTES)
 
     def store_of_commands() -> CartStore:
         config = settings.store if store is not None else running_store(settings.store)
         return opened if config == settings.store else _open_store(config, settings, clock)
 
     opened = _open_store(settings.store, settings, clock) if store is None else store
-    logged, metrics = LoggedStore(opened, monotonic=_monotonic), _metrics(settings)
-    served: CartStore = MeasuredStore(logged, monotonic=time.perf_counter, observer=metrics)
+    logging.getLogger("cartsvc").setLevel(settings.log_level.upper())
+    logged, metrics, tracing = LoggedStore(opened, monotonic=_monotonic), _metrics(settings), _tracing(settings)
+    observers = [each for each in (metrics, tracing) if each is not None]
+    served: CartStore = MeasuredStore(logged, monotonic=time.perf_counter, observers=observers)
     if wrap_store is not None:
         served = wrap_store(served)
-    logging.getLogger("cartsvc").setLevel(settings.log_level.upper())
     app = FlaskApp("cartsvc", static_folder=None)
     app.after_request(_forbid_sniffing)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body
     app.url_map.merge_slashes = False
-    policy, new_tag = settings.policy, partial(secrets.token_urlsafe, _TAG_BYTES)
     app.extensions["cartsvc"] = CartService(
         served,
         Merger(served, policy=policy, clock=clock, new_tag=new_tag),
@@ -119,30 +120,18 @@ def create_app(
         new_tag=new_tag,
         new_guest=partial(secrets.token_urlsafe, _GUEST_BYTES),
     )
-    app.cli.add_command(carts_commands(store_of_commands, clock=clock, new_tag=new_tag))
     rates = _rate_limiter(settings, clock, counter_timeout or _COUNTER_TIMEOUT_S)
     has_jwks = settings.auth is not None and settings.auth.jwks_url is not None
     api = Api(app, limits=policy.limits, auth=_auth(settings, clock), has_jwks=has_jwks, rate_limiter=rates)
+    app.cli.add_command(carts_commands(store_of_commands, clock=clock, new_tag=new_tag))
     app.cli.add_command(openapi_command(lambda: api.document))
-    if settings.trusted_proxies:
-        app.wsgi_app = TrustedProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
-    app.wsgi_app = RequestTelemetry(  # type: ignore[method-assign]
-        app.wsgi_app,
-        new_id=partial(secrets.token_hex, _REQUEST_ID_BYTES),
-        monotonic=time.perf_counter,
-        observers=_observers(settings, metrics),
-    )
+    _trust_proxies(app, settings)
+    app.extensions["cartsvc.tracing"] = tracing
+    _observe_requests(app, settings, observers)
     if settings.metrics_port is not None:
         page = None if metrics is None else partial(metrics.page, logged)
         app.wsgi_app = MetricsPort(app.wsgi_app, port=settings.metrics_port, page=page)  # type: ignore[method-assign]
-    if settings.cors_origins:
-        CORS(
-            app,
-            origins=[_exact_origin(origin) for origin in settings.cors_origins],
-            allow_headers=[_literal(name) for name in (*_REQUEST_HEADERS, *_COMMON_HEADERS, *settings.cors_headers)],
-            expose_headers=_RESPONSE_HEADERS,
-            max_age=_PREFLIGHT_MAX_AGE_S,
-        )
+    _allow_origins(app, settings)
     return app
 
 
@@ -164,15 +153,52 @@ def _metrics(settings: Settings) -> Metrics | None:
         return None
     from cartsvc.telemetry.metrics import Metrics  # noqa: PLC0415 - many services have no port for metrics
 
-    kind = type(settings.store).__name__.removesuffix("Config").lower()  # memory, lmdb, valkey, postgresql
-    return Metrics(slot, version=__version__, store=kind)
+    return Metrics(slot, version=__version__, store=_store_kind(settings))
 
 
-def _observers(settings: Settings, metrics: Metrics | None) -> list[Observer]:
-    observers: list[Observer] = [] if metrics is None else [metrics]
+def _tracing(settings: Settings) -> Tracing | None:
+    if settings.otlp_endpoint is None:
+        return None
+    from cartsvc.telemetry import tracing  # noqa: PLC0415 - it takes 300 ms, and its packages are optional
+
+    provider = tracing.start_exporter(version=__version__, monotonic=_monotonic)
+    return tracing.Tracing(provider, version=__version__, store=_store_kind(settings), now_ns=time.time_ns)
+
+
+def _store_kind(settings: Settings) -> str:
+    """Return memory, lmdb, valkey or postgresql."""
+    return type(settings.store).__name__.removesuffix("Config").lower()
+
+
+def _trust_proxies(app: Flask, settings: Settings) -> None:
+    """Take the address of a client from the entry that the first trusted proxy has added."""
+    if settings.trusted_proxies:
+        app.wsgi_app = TrustedProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
+
+
+def _observe_requests(app: Flask, settings: Settings, observers: Sequence[Observer]) -> None:
+    """Identify all requests, and pass them to the observers and to the log."""
     if settings.access_log != "off":
-        observers.append(AccessLog(slow_s=settings.slow_request, all_requests=settings.access_log == "all"))
-    return observers
+        log = AccessLog(slow_s=settings.slow_request, all_requests=settings.access_log == "all")
+        observers = [*observers, log]
+    app.wsgi_app = RequestTelemetry(  # type: ignore[method-assign]
+        app.wsgi_app,
+        new_id=partial(secrets.token_hex, _REQUEST_ID_BYTES),
+        monotonic=time.perf_counter,
+        observers=observers,
+    )
+
+
+def _allow_origins(app: Flask, settings: Settings) -> None:
+    """Let pages of the origins of the settings call the service, with its headers and those of the settings."""
+    if settings.cors_origins:
+        CORS(
+            app,
+            origins=[_exact_origin(origin) for origin in settings.cors_origins],
+            allow_headers=[_literal(name) for name in (*_REQUEST_HEADERS, *_COMMON_HEADERS, *settings.cors_headers)],
+            expose_headers=_RESPONSE_HEADERS,
+            max_age=_PREFLIGHT_MAX_AGE_S,
+        )
 
 
 def _forbid_sniffing(response: Response) -> Response:

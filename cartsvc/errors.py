@@ -19,6 +19,7 @@
     │   ├── CartSealed         the cart is being merged into another cart
     │   ├── CartMerged         the guest's cart was merged into another cart, and takes no more writes
     │   └── MergeAborted       other requests aborted this merge repeatedly
+    ├── Draining               the server is about to stop
     ├── PreconditionFailed     the cart does not meet If-Match or If-None-Match
     ├── TooManyMerges          more simultaneous merges into a cart than it can remember
     ├── StoreError             the store is unavailable
@@ -211,6 +212,13 @@ class TooManyMerges(CartsvcError):
 
     def __init__(self) -> None:
         super().__init__("Too many recent merges into this cart. Retry in a minute.")
+
+
+class Draining(CartsvcError):
+    """The server is about to stop. It serves requests, and is not ready for more clients."""
+
+    def __init__(self) -> None:
+        super().__init__("This server is about to stop. Send new requests to another one.")
 
 
 class StoreUnusable(CartsvcError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import ipaddress
 import os
 import re
@@ -39,6 +40,7 @@ _NO_ORIGIN = "must be * or origins such as https://shop.example or https://*.sho
 _MAX_PORT = 65_535
 _METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # where prometheus-client expects it
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token (RFC 9110, section 5.6.2)
+_OTEL_PACKAGES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")  # of the extra otel
 _QUOTES = "\"'"
 
 # Kubernetes sets variables named after each Service in every pod. For a Service called "cartsvc" their names begin as
@@ -134,6 +136,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_format: str | None  # None: text on a terminal, json elsewhere
     access_log: str
     slow_request: float
+    drain: float
+    otlp_endpoint: str | None  # None: no tracing
     warnings: tuple[str, ...]
 
     @property
@@ -176,6 +180,8 @@ class Settings(Struct, frozen=True, kw_only=True):
             log_format=env.choice("CARTSVC_LOG_FORMAT", None, _LOG_FORMATS),
             access_log=env.choice("CARTSVC_ACCESS_LOG", "errors", _ACCESS_LOGS),
             slow_request=env.number("CARTSVC_SLOW_REQUEST", 1.0, min_value=0.001, max_value=3600.0),
+            drain=env.number("CARTSVC_DRAIN", 0.0, min_value=0.0, max_value=3600.0),
+            otlp_endpoint=env.parsed("OTEL_EXPORTER_OTLP_ENDPOINT", None, _collector),
             warnings=(),
         )
         if settings.metrics_port == settings.port:
@@ -309,6 +315,24 @@ def _host(text: str) -> str:
         if "%" not in text and ipaddress.ip_address(text):
             return text
     raise ValueError("must be an IP address such as 127.0.0.1 or ::")
+
+
+def _collector(url: str) -> str | None:
+    """Return the URL, whose path the SDK completes; None if it is empty, which OpenTelemetry takes for unset."""
+    if not url:
+        return None
+    if not re.fullmatch(r"https?://[^\s/]\S*", url):
+        raise ValueError("must be a URL such as http://collector:4318")
+    if not all(map(_is_installed, _OTEL_PACKAGES)):
+        raise ValueError("needs packages that are not installed: pip install -r requirements-otel.txt")
+    return url
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # of a package that contains this one
+        return False
 
 
 def _origins(text: str) -> tuple[str, ...]:

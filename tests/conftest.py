@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 # A failed assert in the helpers shows its values, as in a test file. The modules below the package are included.
 pytest.register_assert_rewrite("tests.support")
 
+from tests.support.manifests import KUBECTL  # noqa: E402 - as below
 from tests.support.parsers import C_PARSER  # noqa: E402 - the line above precedes every import from there
 
 
@@ -38,9 +40,15 @@ collect_ignore = [] if C_PARSER else ["unit/server/test_parsers.py"]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Report that one of gunicorn's parsers was not tested."""
+    """Report what a missing tool has left untested."""
     if not C_PARSER:
         terminalreporter.write_line("gunicorn's C parser is not installed: only its Python parser was tested")
+    if not KUBECTL:
+        terminalreporter.write_line(
+            "kubectl is not installed: of deploy/kubernetes, only the base was tested as a whole"
+        )
+    if not shutil.which("promtool"):
+        terminalreporter.write_line("promtool is not installed: expressions in deploy were not parsed")
 
 
 def pytest_sessionfinish() -> None:
@@ -54,7 +62,9 @@ def pytest_sessionfinish() -> None:
 def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove every setting of the shell that runs the tests."""
     for name in [
-        name for name in os.environ if name.startswith("CARTSVC_") or name in {"HOST", "PORT", "WEB_CONCURRENCY"}
+        name
+        for name in os.environ
+        if name.startswith(("CARTSVC_", "OTEL_")) or name in {"HOST", "PORT", "WEB_CONCURRENCY"}
     ]:
         monkeypatch.delenv(name)
 

@@ -55,6 +55,7 @@ _EXAMPLES = (
         ]
     ),
     errors.RecordUnreadable(),
+    errors.Draining(),
     errors.StoreError(),
     errors.OutcomeUnknown(),
     errors.StoreFull(),

@@ -54,6 +54,7 @@ PROBLEM_BY_ERROR: dict[type[errors.CartsvcError], Problem] = {
     errors.TooManyMerges: Problem(429, "too-many-merges", "Too many merges into this cart", (("Retry-After", "60"),)),
     errors.InvalidRequest: Problem(422, "invalid-request", "The request is not valid"),
     errors.RecordUnreadable: Problem(500, "record-unreadable", "This cart cannot be read"),
+    errors.Draining: Problem(503, "draining", "The server is about to stop", (("Retry-After", "1"),)),
     errors.StoreError: Problem(503, "store-unavailable", "Store unavailable", (("Retry-After", "1"),)),
     errors.OutcomeUnknown: Problem(503, "outcome-unknown", "Outcome unknown", (("Retry-After", "1"),)),
     errors.StoreFull: Problem(507, "store-full", "The store is full"),

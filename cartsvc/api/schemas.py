@@ -148,7 +148,7 @@ class FaultSchema(_Response):
 class GuestSchema(_Response):
     """A shopper without an account."""
 
-    user_id = text_field(description="Unguessable. Anyone who knows it can use the cart.")
+    user_id = text_field(description="Unguessable, because it gives access to the cart.")
     token = fields.String(required=True, allow_none=True, metadata={"description": "Null without authentication."})
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from gunicorn.http.message import _check_fast_parser
 
 from cartsvc.errors import StoreUnusable
+from cartsvc.server.drain import drain_before_stop
 from cartsvc.server.startup import container_memory, files_warning, memory_warning, room_warning, start_line
 from cartsvc.stores import lock_store
 from cartsvc.stores.memory import MemoryDirectory
@@ -130,6 +131,8 @@ class Hooks:
         except (OSError, StoreUnusable) as unusable:
             sys.exit(f"cartsvc cannot start: {unusable}")
         server.store_lock = lock  # for the life of the server
+        if settings.drain > 0:
+            drain_before_stop(server, settings.drain)
         store, memory = settings.store, None
         if isinstance(lock, MemoryDirectory):
             store, memory = MemoryConfig(lock.path), lock.size
@@ -197,9 +200,12 @@ class Hooks:
         self._timeouts.finish_request(request)
 
     def worker_exit(self, server: Arbiter, worker: Worker) -> None:
-        """Leave a sign that the worker ends in order."""
+        """Leave a sign that the worker ends in order, and export its last spans."""
         if server.metrics is not None:
             server.metrics.worker_exit(worker)
+        tracing = getattr(worker.app.callable, "extensions", {}).get("cartsvc.tracing")
+        if tracing is not None:
+            tracing.close()
 
     def child_exit(self, server: Arbiter, worker: Worker) -> None:
         """Keep the counts of a worker that has ended."""

@@ -17,6 +17,8 @@ import gevent
 from gunicorn.http.errors import InvalidHeader, ParseException
 from gunicorn.workers import base, ggevent, gthread
 
+from cartsvc.server.drain import is_draining
+
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterable
@@ -35,12 +37,15 @@ IDLE_GRACE_S = 2.0
 
 
 class _Worker(base.Worker):
-    """The parts that both worker classes share."""
+    """The parts that both worker classes share: what a response announces of its connection, and malformed requests."""
 
     wsgi: WSGIApplication
 
     def load_wsgi(self) -> None:
         """Load the application, and announce in the headers of its responses how long the connection stays open.
+
+        A server that drains closes each connection after its next response, so that clients move to other servers, and
+        leaves ``cartsvc.draining`` in the environment for the application.
 
         ``Keep-Alive: timeout=N`` lets clients close an idle connection before the service does, so that they send no
         request into a closed one. The application cannot do this: gunicorn drops hop-by-hop headers, and it alone
@@ -53,10 +58,13 @@ class _Worker(base.Worker):
 
         def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             response: Response = start_response.__self__  # type: ignore[attr-defined]  # gunicorn's Response has it
+            drains = is_draining()
+            if drains:
+                environ["cartsvc.draining"] = True
 
             def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:  # noqa: ANN401 - as WSGI has it
                 write = start_response(status, headers, exc_info)
-                if not self.alive:
+                if drains or not self.alive:
                     response.force_close()
                 elif not response.should_close():
                     response.headers.append(keep_alive)

@@ -20,7 +20,7 @@ class AccessLog:
         self._slow_s = slow_s
         self._all = all_requests
 
-    def begin(self) -> None:
+    def begin(self, info: RequestInfo) -> None:
         """Do nothing."""
 
     def end(self, info: RequestInfo) -> None:

@@ -10,7 +10,7 @@ from gunicorn import glogging
 if TYPE_CHECKING:
     from gunicorn.config import Config
 
-_OTHERS = ("cartsvc", "py.warnings")  # loggers that write where gunicorn's does
+_OTHERS = ("cartsvc", "opentelemetry", "py.warnings")  # loggers that write where gunicorn's does
 
 
 class Logger(glogging.Logger):

@@ -9,7 +9,7 @@ from cartsvc.errors import RecordUnreadable, StoreError
 from cartsvc.telemetry.requests import current_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from cartsvc.carts.record import Record
     from cartsvc.carts.store import CartStore
@@ -26,18 +26,18 @@ class CallObserver(Protocol):
 
 
 class MeasuredStore(WrappedStore):
-    """Pass every call to ``inner``, and add its time to that of the current request; pass it to ``observer`` too.
+    """Pass every call to ``inner``, and add its time to that of the current request; pass it to ``observers`` too.
 
     ``monotonic`` returns seconds. Scans are not measured, because only commands scan. Errors that ``change`` raises are
     no errors of the store.
     """
 
     def __init__(
-        self, inner: CartStore, *, monotonic: Callable[[], float], observer: CallObserver | None = None
+        self, inner: CartStore, *, monotonic: Callable[[], float], observers: Sequence[CallObserver] = ()
     ) -> None:
         super().__init__(inner)
         self._monotonic = monotonic
-        self._observer = observer
+        self._observers = observers
 
     def get(self, user_id: str) -> Record | None:
         """Get the record."""
@@ -45,8 +45,7 @@ class MeasuredStore(WrappedStore):
 
     def update(self, user_id: str, change: Callable[[Record | None], tuple[Record | None, T]]) -> T:
         """Update the record, and count how often ``change`` was repeated."""
-        observer = self._observer
-        if observer is None:
+        if not self._observers:
             return self._measure("update", lambda: self.inner.update(user_id, change))
         attempts = 0
 
@@ -59,7 +58,8 @@ class MeasuredStore(WrappedStore):
             return self._measure("update", lambda: self.inner.update(user_id, counted))
         finally:
             if attempts > 1:
-                observer.conflicts(attempts - 1)
+                for observer in self._observers:
+                    observer.conflicts(attempts - 1)
 
     def delete(self, user_id: str) -> Record | RecordUnreadable | None:
         """Delete the record."""
@@ -84,5 +84,5 @@ class MeasuredStore(WrappedStore):
             seconds = self._monotonic() - began
             if (info := current_request.get()) is not None:
                 info.store_seconds += seconds
-            if self._observer is not None:
-                self._observer.store_call(operation, seconds=seconds, error=error)
+            for observer in self._observers:
+                observer.store_call(operation, seconds=seconds, error=error)

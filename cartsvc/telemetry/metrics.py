@@ -65,7 +65,7 @@ class Metrics:
         self._observe_request: dict[tuple[str, str, str], tuple[Callable[[float], None], bool]] = {}
         self._observe_call: dict[tuple[str, str], Callable[[float], None]] = {}
 
-    def begin(self) -> None:
+    def begin(self, _info: RequestInfo) -> None:
         """Count a request that begins."""
         self._active.inc()
 

@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from opentelemetry.trace import Span
+
 _METHODS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"))
 _PARAMETER = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")  # in a rule of the application
-_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _FAILED = "500 Internal Server Error"  # what gunicorn responds if the application raises
 
@@ -21,7 +23,7 @@ _FAILED = "500 Internal Server Error"  # what gunicorn responds if the applicati
 class RequestInfo:
     """What is known of one request. Times are in seconds."""
 
-    __slots__ = ("headers", "request_id", "seconds", "status", "store_seconds", "wsgi")
+    __slots__ = ("headers", "request_id", "seconds", "span", "status", "store_seconds", "wsgi")
 
     def __init__(self, environ: WSGIEnvironment, request_id: str) -> None:
         self.wsgi = environ
@@ -29,6 +31,7 @@ class RequestInfo:
         self.status = _FAILED
         self.headers: Sequence[tuple[str, str]] = ()  # of the response
         self.seconds = 0.0
+        self.span: Span | None = None  # None without tracing
         self.store_seconds = 0.0
 
     @property
@@ -62,10 +65,17 @@ class RequestInfo:
         return self.wsgi.get("cartsvc.problem")
 
     @property
-    def trace_id(self) -> str | None:
-        """The trace of the request (W3C Trace Context): 32 hexadecimal digits; None without a valid ``traceparent``."""
+    def traceparent(self) -> re.Match[str] | None:
+        """The trace, span and flags that the client has sent (W3C Trace Context), in hexadecimal; None if invalid."""
         sent = self.wsgi.get("HTTP_TRACEPARENT")
-        found = None if sent is None else _TRACEPARENT.fullmatch(sent)
+        return None if sent is None else _TRACEPARENT.fullmatch(sent)
+
+    @property
+    def trace_id(self) -> str | None:
+        """The trace of the request: 32 hexadecimal digits; None without tracing and a valid ``traceparent``."""
+        if self.span is not None:
+            return f"{self.span.get_span_context().trace_id:032x}"
+        found = self.traceparent
         return None if found is None else found[1]
 
 
@@ -77,8 +87,8 @@ def _template(rule: str) -> str:
 class Observer(Protocol):
     """What the middleware calls at the begin and at the end of each request."""
 
-    def begin(self) -> None:
-        """Observe that a request begins."""
+    def begin(self, info: RequestInfo) -> None:
+        """Observe a request that begins."""
 
     def end(self, info: RequestInfo) -> None:
         """Observe a request whose response is complete, and not yet sent."""
@@ -124,7 +134,7 @@ class RequestTelemetry:
         current_request.set(info)
         began = self._monotonic()
         for observer in self._observers:
-            observer.begin()
+            observer.begin(info)
         try:
             return self._app(environ, start)
         finally:

@@ -95,6 +95,14 @@ def test_a_store_that_is_away_makes_unready() -> None:
     assert response.headers["Retry-After"] == "1"
 
 
+def test_a_server_that_drains_is_unready(client: Client) -> None:
+    """503; it is alive, and serves carts."""
+    draining = {"cartsvc.draining": True}  # gunicorn's workers leave this in the environment
+    assert problem(client.get("/readyz", environ_overrides=draining)) == (503, "draining")
+    for path in ("/healthz", "/cart/alice"):
+        assert client.get(path, environ_overrides=draining).status_code == 200
+
+
 @pytest.mark.parametrize("error", [StoreError(), RuntimeError("secret")], ids=repr)
 def test_a_store_that_fails_is_no_reason_to_restart(error: Exception) -> None:
     """The process lives, whatever its store does."""

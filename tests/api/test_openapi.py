@@ -123,7 +123,7 @@ PROBLEMS_OF = {
     "deleteCart": f"{_WRITE} cart-not-found",
     "mergeCart": f"{_WRITE} {_BODY} {_GROWS} currency-mismatch merge-aborted too-many-merges",
     "getHealth": "internal-error",
-    "getReadiness": "store-unavailable internal-error",
+    "getReadiness": "draining store-unavailable internal-error",
 }
 # What settings add to each operation on carts.
 _TOKENS = {"CARTSVC_AUTH": "jwt", "CARTSVC_JWT_KEY": "k" * 32, "CARTSVC_GUEST_KEY": "g" * 32}

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.container
 
+_ROOT = Path(__file__).parents[2]
 _DIRECTORY = "/var/lib/cartsvc"
 _LMDB = f"lmdb://{_DIRECTORY}"
 _VALKEY = "valkey://valkey"
@@ -117,14 +122,35 @@ def test_a_command_beside_the_server_is_not(on_lmdb: Project) -> None:
     assert stats["carts"] >= 1
 
 
-def test_a_shop_moves_from_lmdb_to_valkey(on_lmdb: Project) -> None:
-    """What export wrote in the one container, import takes in the other: carts and remembered keys."""
+# Runs `docker compose` for the project of the tests, and lets `up` return.
+_COMPOSE = """
+docker() {
+  shift
+  [ "$1" = up ] && set -- up --detach --wait --no-build
+  command docker compose --project-name "$PROJECT" --file "$FILE" --env-file /dev/null "$@"
+}
+"""
+
+
+def test_a_shop_moves_from_lmdb_to_valkey(on_lmdb: Project, tmp_path: Path) -> None:
+    """The commands of docs/operations.md take carts and remembered keys along."""
     _add(on_lmdb, "moved", key="before-the-move")
-    records = on_lmdb.execute("flask", "--app", "wsgi", "carts", "export").stdout
+    page = (_ROOT / "docs" / "operations.md").read_text()
+    (commands,) = re.findall(r"^```sh\n(docker compose stop.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    ours = ("CARTSVC_", "COMPOSE_", "CART_SERVICE_", "WEB_CONCURRENCY")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    names = {"PROJECT": on_lmdb.name, "FILE": str(_ROOT / "docker-compose.yml")}
+    ended = subprocess.run(
+        ["bash", "-e", "-c", _COMPOSE + commands],
+        cwd=tmp_path,
+        env=environment | names,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
     on_valkey = on_lmdb.given(COMPOSE_PROFILES="valkey")
-    on_valkey.up()
-    assert _quantity(on_valkey, "moved") == 0
-    on_valkey.execute("flask", "--app", "wsgi", "carts", "import", stdin=records)
     assert _quantity(on_valkey, "moved") == 1
     assert _add(on_valkey, "moved", key="before-the-move") == "true"
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _ROOT = Path(__file__).parents[2]
 _COMPOSE = (_ROOT / "docker-compose.yml").read_text()
 _MAKEFILE = (_ROOT / "Makefile").read_text()
+_DOCKERFILE = (_ROOT / "Dockerfile").read_text()
 _PAGES = sorted([*_ROOT.glob("*.md"), *_ROOT.glob("docs/**/*.md")])
 _SHELL = re.compile(r"^```(?:sh|console|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`([^`\n]+)`")
@@ -60,6 +61,11 @@ def _of_compose() -> set[str]:
     return set(re.findall(r"\$\{([A-Z_]+)", _COMPOSE)) | set(re.findall(r"^ +- ([A-Z_]+)$", _COMPOSE, re.MULTILINE))
 
 
+def _of_dockerfile() -> set[str]:
+    """Return the variables of `docker compose build --build-arg`."""
+    return set(re.findall(r"^ARG ([A-Z_]+)=", _DOCKERFILE, re.MULTILINE))
+
+
 def _of_make() -> set[str]:
     """Return the variables that the Makefile takes from its caller."""
     return set(re.findall(r"(?:^|\$\(or \$\()([A-Z_]+)(?= \?=|\),)", _MAKEFILE, re.MULTILINE))
@@ -90,6 +96,7 @@ def test_what_programs_read_is_found() -> None:
     """One of each, and none of those that the compose file fixes."""
     assert {"CART_SERVICE_PORTS", "COMPOSE_PROFILES", "CARTSVC_STORE_URL", "CARTSVC_AUTH"} <= _of_compose()
     assert {"HOST", "PORT"} & _of_compose() == set()
+    assert _of_dockerfile() == {"REQUIREMENTS"}
     assert _of_make() == {"PYTHON", "SEED", "URL", "USERS", "TIME", "TOKENS"}
     assert {"CHROMIUM", "HYPOTHESIS_PROFILE"} <= _of_tests()
 
@@ -108,7 +115,7 @@ def test_every_setting_that_a_page_names_exists(page: Path, known_settings: list
 @_each_page
 def test_every_variable_that_a_page_sets_is_read(page: Path, known_settings: list[str]) -> None:
     """By the service, compose, make, gunicorn or the tests: another one would be set in vain, and in silence."""
-    read = {*known_settings} | _of_compose() | _of_make() | _of_tests() | _GUNICORN
+    read = {*known_settings} | _of_compose() | _of_dockerfile() | _of_make() | _of_tests() | _GUNICORN
     assert _assigned(page.read_text()) - read == set()
 
 

@@ -183,6 +183,7 @@ def _characters(line: str, octets: int) -> int:
 
 _PAGES = [*_ROOT.glob("*.md"), *_ROOT.glob("docs/**/*.md")]
 _COMMENTED = [_ROOT / name for name in ("docker-compose.yml", "Dockerfile", "Makefile", ".ci/run")]
+_COMMENTED += sorted(_ROOT.glob("deploy/**/*.y*ml"))
 _SOURCES = [
     *_ROOT.glob("cartsvc/**/*.py"),
     *_ROOT.glob("tests/support/**/*.py"),

@@ -21,7 +21,9 @@ _FILES = needed(_ROOT)
 
 # Whoever runs cartsvc may use, change and pass on all of it: each of these asks for a notice at most.
 _LICENCES = {
+    "3-Clause BSD License",
     "Apache Software License",
+    "Apache-2.0",
     "Apache-2.0 AND BSD-2-Clause",
     "Apache-2.0 OR BSD-2-Clause",
     "Apache-2.0 OR BSD-3-Clause",
@@ -37,9 +39,13 @@ _LICENCES = {
     "PSF-2.0",
     "ZPL-2.1",  # gevent's zope.event and zope.interface: as permissive as BSD's
 }
-# A weak copyleft: it holds for psycopg itself, which cartsvc imports unchanged from a package of its own, and which
-# anybody can replace there by another version.
-_LIBRARIES = {"psycopg": "LGPL-3.0-only", "psycopg-binary": "LGPL-3.0-only"}
+# A weak copyleft: it holds for the package itself, which cartsvc uses unchanged, and which anybody can replace by
+# another version. certifi (for tracing) is the list of Mozilla's certificates.
+_LIBRARIES = {
+    "certifi": {"MPL-2.0", "Mozilla Public License 2.0 (MPL 2.0)"},
+    "psycopg": {"LGPL-3.0-only"},
+    "psycopg-binary": {"LGPL-3.0-only"},
+}
 
 
 def _pins(file: str) -> list[Pin]:
@@ -60,11 +66,12 @@ def test_the_pins_are_those_of_the_project(file: str) -> None:
     assert unpinned(_ROOT, file) == []
 
 
-def test_both_files_agree() -> None:
-    """What is tested is what is shipped."""
+def test_the_files_agree() -> None:
+    """What is tested is what is shipped, with tracing and without."""
     tested = {(pin.name, pin.version, pin.marker) for pin in _pins("requirements-dev.txt")}
     shipped = {(pin.name, pin.version) for pin in _pins("requirements.txt")}
-    assert shipped <= {(name, at) for name, at, _ in tested}
+    with_tracing = {(pin.name, pin.version) for pin in _pins("requirements-otel.txt")}
+    assert shipped <= with_tracing <= {(name, at) for name, at, _ in tested}
 
 
 @pytest.mark.parametrize("file", ["Makefile", "Dockerfile"])
@@ -99,8 +106,8 @@ def test_npm_packages_are_pinned(folder: str, some: set[str]) -> None:
 
 
 def _here() -> list[Pin]:
-    """What is shipped to this machine: the pins whose markers hold here, and the C parser if it was compiled."""
-    shipped = _pins("requirements.txt") + (_pins("requirements-c-parser.txt") if C_PARSER else [])
+    """What is shipped to this machine with tracing: pins whose markers hold, and the C parser if it was compiled."""
+    shipped = _pins("requirements-otel.txt") + (_pins("requirements-c-parser.txt") if C_PARSER else [])
     return [pin for pin in shipped if pin.marker is None or Marker(pin.marker).evaluate()]
 
 
@@ -113,7 +120,7 @@ def test_the_licence_is_a_permissive_one(pin: Pin) -> None:
         each.rpartition(" :: ")[2] for each in told.get_all("Classifier") or [] if each.startswith("License")
     ]
     stated = {told.get("License-Expression"), told.get("License"), *classifiers} - {None, ""}
-    allowed = {_LIBRARIES[pin.name]} if pin.name in _LIBRARIES else _LICENCES
+    allowed = _LIBRARIES.get(pin.name, _LICENCES)
     assert stated & allowed
     assert stated <= allowed | {"OSI Approved"}
 

@@ -262,8 +262,13 @@ def _run(program: Path, *arguments: str | Path) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
+def programs() -> Path:
+    """Return the directory of the server's programs, such as pg_dump."""
+    return _installation() / "bin"
+
+
 def _binary(name: str) -> Path:
-    return _installation() / "bin" / name
+    return programs() / name
 
 
 @cache

@@ -23,6 +23,7 @@ _OURS = (
     "CARTSVC_",
     "GUNICORN_",
     "HOST",
+    "OTEL_",
     "PORT",
     "WEB_CONCURRENCY",
 )  # settings of the shell that runs the tests are not passed on

@@ -29,8 +29,8 @@ class Valkey:
     def __init__(self, directory: Path, *options: str) -> None:
         self.port = free_port()
         self.url = f"valkey://127.0.0.1:{self.port}"
-        self._directory = directory
-        self._options = options
+        self.directory = directory
+        self.options = options
         self._process: subprocess.Popen[bytes] | None = None
         self.first: list[str] = []  # a file of settings, which precedes the options
 
@@ -50,10 +50,10 @@ class Valkey:
             "--bind",
             "127.0.0.1",
             "--dir",
-            str(self._directory),
+            str(self.directory),
         ]
-        with (self._directory / "log").open("ab") as log:
-            self._process = subprocess.Popen([*command, *self._options], stdout=log, stderr=log)
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen([*command, *self.options], stdout=log, stderr=log)
         self.wait_until(until)
 
     def stop(self) -> None:
@@ -93,7 +93,7 @@ class Valkey:
 
     def log(self) -> str:
         """Return the end of its log."""
-        return (self._directory / "log").read_text(errors="replace")[-2000:]
+        return (self.directory / "log").read_text(errors="replace")[-2000:]
 
     def _send(self, number: signal.Signals) -> None:
         assert self._process is not None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from tests.support.http_clients import SECONDS, Client
+from tests.support.metric_names import COUNT, NAMES
 from tests.support.raw_http import exchange
 from tests.support.scrapes import scrape, scrape_until
 from tests.support.servers import free_port, run, serve
@@ -32,28 +33,6 @@ CLASSES = pytest.mark.parametrize("environment", [{}, {"CARTSVC_THREADS": "4"}],
 CLIENTS = 4
 SKU = {"product_id": "sku-1", "quantity": 1}
 ROOM = {"CARTSVC_MAX_QUANTITY": "1000000"}
-COUNT = "http_server_request_duration_seconds_count"
-# Names and labels are a contract: dashboards and alerts are written for them.
-NAMES = {
-    COUNT: ("http_request_method", "http_response_status_code", "http_route"),
-    "http_server_request_duration_seconds_bucket": (
-        *("http_request_method", "http_response_status_code", "http_route", "le"),
-    ),
-    "http_server_active_requests": (),
-    "cartsvc_problems_total": ("type",),
-    "db_client_operation_duration_seconds_count": ("db_operation_name", "db_system_name", "error_type"),
-    "cartsvc_store_conflicts_total": (),
-    "cartsvc_idempotent_replays_total": (),
-    "cartsvc_merges_total": ("result",),
-    "cartsvc_rate_limited_total": (),
-    "cartsvc_store_up": (),
-    "cartsvc_store_full": (),
-    "cartsvc_store_used_bytes": (),
-    "cartsvc_store_limit_bytes": (),
-    "cartsvc_store_records": (),
-    "cartsvc_worker_starts_total": ("reason",),
-    "cartsvc_build_info": ("store", "version"),
-}
 
 
 @contextmanager

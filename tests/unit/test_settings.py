@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import traceback
 
 import msgspec
@@ -47,6 +48,7 @@ OTHERS = [
     *("HOST", "CARTSVC_STORE_URL", "CARTSVC_STORE_TIMEOUT"),
     *("CARTSVC_CORS_ORIGINS", "CARTSVC_CORS_HEADERS", "CARTSVC_LOG_LEVEL"),
     *("CARTSVC_LOG_FORMAT", "CARTSVC_ACCESS_LOG", "CARTSVC_SLOW_REQUEST", "CARTSVC_METRICS_PORT"),
+    *("CARTSVC_DRAIN", "OTEL_EXPORTER_OTLP_ENDPOINT"),
 ]
 WRONG = "wr ong"  # every setting rejects it
 SECRET = "a secret of 32 bytes or of more.."  # noqa: S105 - of no service
@@ -111,6 +113,8 @@ def test_defaults() -> None:
         metrics_port=None,
         access_log="errors",
         slow_request=1.0,
+        drain=0.0,
+        otlp_endpoint=None,
         warnings=(),
     )
     assert Settings.from_env() == expected
@@ -123,6 +127,7 @@ def test_the_tables_here_have_every_setting() -> None:
     fields |= {f"policy.limits.{each.name}" for each in msgspec.structs.fields(Limits)}
     others = {"host", "store", "store_timeout", "key_prefix", "auth", "rate_limit"}
     others |= {"cors_origins", "cors_headers", "log_level", "log_format", "access_log", "slow_request", "metrics_port"}
+    others |= {"drain", "otlp_endpoint"}
     assert {path for _, path, *_ in WHOLE} | others == fields
 
 
@@ -287,6 +292,37 @@ def test_the_stores_time_has_a_range(monkeypatch: pytest.MonkeyPatch, text: str)
     """Values outside and values that are not numbers are rejected, so that no request waits forever."""
     (fault,) = faults(monkeypatch, CARTSVC_STORE_TIMEOUT=text)
     assert fault == f"CARTSVC_STORE_TIMEOUT={text!r}: must be a number from 0.1 to 60"
+
+
+# ---- tracing ----
+
+
+@pytest.mark.parametrize("url", ["http://collector:4318", "https://collector.example/otlp", "http://[::1]:4318/"])
+def test_a_collector_is_a_url(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """OpenTelemetry completes the path."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+    assert Settings.from_env().otlp_endpoint == url
+
+
+def test_an_empty_collector_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the specification of OpenTelemetry has it, because orchestrators set empty variables."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+    assert Settings.from_env().otlp_endpoint is None
+
+
+@pytest.mark.parametrize("url", ["collector:4318", "grpc://collector:4317", "http://", "http:///v1/traces", " "])
+def test_another_collector_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Spans would be lost in silence."""
+    fault = f"OTEL_EXPORTER_OTLP_ENDPOINT={url!r}: must be a URL such as http://collector:4318"
+    assert faults(monkeypatch, OTEL_EXPORTER_OTLP_ENDPOINT=url) == [fault]
+
+
+@pytest.mark.parametrize("package", ["opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"])
+def test_tracing_without_its_packages_is_refused(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    """Each of them is optional; the fault has the command that installs all."""
+    monkeypatch.setitem(sys.modules, package, None)
+    (fault,) = faults(monkeypatch, OTEL_EXPORTER_OTLP_ENDPOINT="http://collector:4318")
+    assert fault.endswith(": needs packages that are not installed: pip install -r requirements-otel.txt")
 
 
 # ---- processes and threads ----

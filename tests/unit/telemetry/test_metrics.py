@@ -83,7 +83,7 @@ def serve(metrics: Metrics, status: str = "200 OK", headers: Any = (), **environ
     """Count a request."""
     info = RequestInfo({"REQUEST_METHOD": "POST", **environ}, "x")
     info.status, info.headers, info.seconds = status, list(headers), 0.0024
-    metrics.begin()
+    metrics.begin(info)
     metrics.end(info)
 
 
@@ -106,7 +106,7 @@ def test_a_request_is_counted_once(metrics: Metrics) -> None:
 
 def test_a_running_request_is_active(metrics: Metrics) -> None:
     """Until it has ended."""
-    metrics.begin()
+    metrics.begin(RequestInfo({"REQUEST_METHOD": "GET"}, "x"))
     assert page(metrics).total("http_server_active_requests") == 1
     serve(metrics)
     assert page(metrics).total("http_server_active_requests") == 1
@@ -157,8 +157,8 @@ def test_a_call_is_measured(metrics: Metrics, error: Exception, label: str) -> N
     ticks = iter(range(10))
     info = RequestInfo({}, "x")
     current_request.set(info)
-    MeasuredStore(FakeStore(), monotonic=lambda: next(ticks), observer=metrics).get("alice")  # type: ignore[arg-type]
-    failing = MeasuredStore(FakeStore(raiser(error)), monotonic=lambda: next(ticks), observer=metrics)  # type: ignore[arg-type]
+    MeasuredStore(FakeStore(), monotonic=lambda: next(ticks), observers=[metrics]).get("alice")  # type: ignore[arg-type]
+    failing = MeasuredStore(FakeStore(raiser(error)), monotonic=lambda: next(ticks), observers=[metrics])  # type: ignore[arg-type]
     with pytest.raises(type(error)):
         failing.get("alice")
     current_request.set(None)
@@ -170,7 +170,7 @@ def test_a_call_is_measured(metrics: Metrics, error: Exception, label: str) -> N
 
 def test_repeated_writes_are_conflicts(metrics: Metrics) -> None:
     """Each repetition is one."""
-    store = MeasuredStore(FakeStore(), monotonic=lambda: 0, observer=metrics)  # type: ignore[arg-type]
+    store = MeasuredStore(FakeStore(), monotonic=lambda: 0, observers=[metrics])  # type: ignore[arg-type]
     assert store.update("alice", lambda old: (old, "result")) == "result"
     assert page(metrics).total("cartsvc_store_conflicts_total") == 2
 

@@ -24,7 +24,7 @@ class Recorder:
         self.began = 0
         self.ended: list[RequestInfo] = []
 
-    def begin(self) -> None:
+    def begin(self, _info: RequestInfo) -> None:
         """Count it."""
         self.began += 1
 
