@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -86,14 +87,19 @@ def check_complete(found: Collector, store: str) -> None:
         assert request.start_ns <= span.start_ns <= span.end_ns <= request.end_ns
 
 
-@CLASSES
-def test_a_stop_loses_no_span(environment: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("store_url", "threads"),
+    [("memory", "8"), ("memory", "0"), ("lmdb", "0"), ("postgresql", "0")],
+    indirect=["store_url"],
+)
+def test_a_stop_loses_no_span(store_url: str, threads: str) -> None:
     """Of two workers, which export when they end."""
-    with collector() as found, traced(found, **AT_THE_END, **environment) as server:
+    settings = AT_THE_END | {"CARTSVC_STORE_URL": store_url, "CARTSVC_THREADS": threads}
+    with collector() as found, traced(found, **settings) as server:
         shop(server)
         assert found.spans() == []
         stop(server)
-        check_complete(found, "memory")
+        check_complete(found, urlsplit(store_url).scheme)
 
 
 @CLASSES
