@@ -7,7 +7,6 @@ import json
 import os
 import re
 import weakref
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -116,6 +115,7 @@ class _ReusableApp:
     """
 
     def __init__(self, settings: Settings) -> None:
+        self.settings = settings
         self._clock = real_now
         self.app = create_app(settings, clock=lambda: self._clock(), wrap_store=self._keep)  # noqa: PLW0108 - the clock is replaced
         self._unchanged = self._state()
@@ -126,6 +126,10 @@ class _ReusableApp:
         for user_id, _ in list(self._store.scan()):
             self._store.delete(user_id)
         self._clock = clock or real_now
+
+    def close(self) -> None:
+        """Close its store, and with it the files."""
+        self._store.close()
 
     def is_unchanged(self) -> bool:
         """Return whether no test has changed the routes, functions or configuration of the app."""
@@ -145,7 +149,8 @@ class _ReusableApp:
         ]
 
 
-_reusable: dict[Settings, list[_ReusableApp]] = defaultdict(list)
+_KEPT = 50  # apps that no test uses; each has four open files
+_reusable: list[_ReusableApp] = []  # the one used last is the last
 
 
 def make_client(
@@ -168,11 +173,10 @@ def make_client(
     fetches_keys = found.auth is not None and found.auth.jwks_url is not None
     if store is not None or fetches_keys or found.rate_limit is not None:  # the app has a state besides its store
         return _client(create_app(found, store=store, clock=clock))
-    free = _reusable[found]
-    reusable = free.pop() if free else _ReusableApp(found)
+    reusable = _take(found)
     reusable.renew(clock)
     client = _client(reusable.app)
-    weakref.finalize(client, _release, found, reusable)
+    weakref.finalize(client, _release, reusable)
     return client
 
 
@@ -187,10 +191,22 @@ def _first_millisecond() -> int:
     return 0
 
 
-def _release(settings: Settings, reusable: _ReusableApp) -> None:
-    """Keep the app for another client."""
+def _take(settings: Settings) -> _ReusableApp:
+    """Return an app with these settings that no test uses."""
+    for index in range(len(_reusable) - 1, -1, -1):
+        if _reusable[index].settings == settings:
+            return _reusable.pop(index)
+    return _ReusableApp(settings)
+
+
+def _release(reusable: _ReusableApp) -> None:
+    """Keep the app for another client, unless it was changed."""
     if reusable.is_unchanged():
-        _reusable[settings].append(reusable)
+        _reusable.append(reusable)
+    else:
+        reusable.close()
+    if len(_reusable) > _KEPT:
+        _reusable.pop(0).close()
 
 
 def problem(response: TestResponse) -> tuple[int, str]:
