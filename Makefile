@@ -1,5 +1,7 @@
 # Commands for cartsvc; `make help` lists them. "##@" starts a group, "##" describes a command.
 PYTHON ?= python3
+# Each of the many processes of a test run would compile all tests again.
+unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 # Four processes on two cores, because system tests mostly wait; an idle process takes tests from a busy one.
 PARALLEL := --numprocesses=4 --dist=worksteal
@@ -61,7 +63,7 @@ test-fast: .venv/.dev ## Run the tests without servers and long searches: unit, 
 		tests/stores/test_memory.py
 
 test: .venv/.dev $(NPM_PACKAGES) ## Run all tests, except those that need Docker or Chromium
-	$(BIN)/pytest $(PARALLEL) --durations=15
+	$(BIN)/pytest $(PARALLEL) --ignore=tests/browser --ignore=tests/container --durations=15
 
 test-browser: .venv/.dev $(NPM_PACKAGES) ## Test Swagger UI, CORS, the module for pages and the demo shop in Chromium (/usr/bin/chromium, or CHROMIUM=path)
 	$(BIN)/pytest -m browser tests/browser
