@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.servers import STARTUP
+
 _ROOT = Path(__file__).parents[2]
 _SECONDS = 60
 
@@ -22,5 +24,5 @@ def flask(*arguments: str, url: str, stdin: bytes = b"") -> subprocess.Completed
 def command_line(arguments: tuple[str, ...], url: str) -> tuple[list[str], dict[str, str]]:
     """Return the command and its environment."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CARTSVC_", "FLASK_"))}
-    environment = kept | {"CARTSVC_STORE_URL": url}
+    environment = kept | {"CARTSVC_STORE_URL": url, "PYTHONPATH": str(STARTUP)}
     return [sys.executable, "-m", "flask", "--app", "wsgi", "carts", *arguments], environment

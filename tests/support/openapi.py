@@ -60,12 +60,13 @@ class Contract:
         else:
             self._check_documented(response, ("paths", template, name), sent)
 
+    @functools.cache  # noqa: B019 - a contract lives as long as the tests
     def resolve(self, *steps: str) -> tuple[tuple[str, ...], Any]:
         """Return the value at this pointer of the document and its own pointer, after following references."""
         found = self._registry.resolver(_BASE).lookup(_pointer(steps)).contents
         if "$ref" not in found:
             return steps, found
-        return self.resolve(*(_unescaped(step) for step in found["$ref"].removeprefix("#/").split("/")))
+        return self.resolve(*_steps(found["$ref"]))
 
     def validate(self, value: object, *steps: str) -> None:
         """Check a value against the schema at this pointer of the document."""
@@ -74,8 +75,17 @@ class Contract:
 
     @functools.cache  # noqa: B019 - a contract lives as long as the tests
     def _validator(self, steps: tuple[str, ...]) -> Draft202012Validator:
-        schema = {"$ref": _BASE + _pointer(steps)}
-        return Draft202012Validator(schema, registry=self._registry, format_checker=FORMATS)
+        return Draft202012Validator(self._inlined(self.resolve(*steps)[1]), format_checker=FORMATS)
+
+    def _inlined(self, schema: Any) -> Any:
+        """Return a schema without references, because the library looks for their targets in each validation."""
+        if isinstance(schema, list):
+            return [self._inlined(each) for each in schema]
+        if not isinstance(schema, dict):
+            return schema
+        if "$ref" in schema:
+            return self._inlined(self.resolve(*_steps(schema["$ref"]))[1])
+        return {name: self._inlined(each) for name, each in schema.items()}
 
     def _template(self, path: str) -> str | None:
         return next((each for each, pattern in self._templates.items() if pattern.fullmatch(path)), None)
@@ -197,6 +207,10 @@ def _refuse(number: str) -> NoReturn:
 
 def _pointer(steps: tuple[str, ...]) -> str:
     return "#" + "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in steps)
+
+
+def _steps(reference: str) -> list[str]:
+    return [_unescaped(step) for step in reference.removeprefix("#/").split("/")]
 
 
 def _unescaped(step: str) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _ROOT = Path(__file__).parents[2]
-_STARTUP = Path(__file__).with_name("startup")
+STARTUP = Path(__file__).with_name("startup")  # on PYTHONPATH, it lets programs start faster
 _SECONDS = 30  # to start, to stop, to log something; more than the graceful timeout
 _OURS = (
     "CARTSVC_",
@@ -173,7 +173,7 @@ def _command(arguments: tuple[str, ...]) -> list[str]:
 
 def _environment(settings: dict[str, str], port: int) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
-    return kept | {"PORT": str(port), "CARTSVC_LOG_FORMAT": "text", "PYTHONPATH": str(_STARTUP)} | settings
+    return kept | {"PORT": str(port), "CARTSVC_LOG_FORMAT": "text", "PYTHONPATH": str(STARTUP)} | settings
 
 
 def free_port() -> int:

@@ -1,7 +1,7 @@
 """Start programs of the tests as quickly as where only the packages of the service are installed.
 
-Python imports this module at its start, because tests put its directory on PYTHONPATH. With the packages of development,
-the start of a server would take a third longer.
+Python imports this module at its start, because tests put its directory on PYTHONPATH. With the packages of
+development, the start of a server would take a third longer.
 """
 
 from __future__ import annotations
