@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import weakref
 from pathlib import Path
 
 from cartsvc.errors import StoreUnusable
@@ -21,8 +22,9 @@ _FILE_SIZE = 512  # bytes, always the same, so that a server can start on a full
 class DirectoryLock:
     """Lock a directory for this process, and for the processes that can see its PID, until the lock is closed.
 
-    Each process has a shared lock on one file, which contains the identity of its PID namespace. The operating system
-    releases the lock when the process ends in any way, so a file left by an earlier server has no effect.
+    Each process has a shared lock on one file, which contains the identity of its PID namespace. The lock ends with
+    this object. The operating system releases it when the process ends in any way, so a file left by an earlier server
+    has no effect.
     """
 
     def __init__(self, directory: str) -> None:
@@ -31,6 +33,8 @@ class DirectoryLock:
         try:
             Path(directory).mkdir(mode=0o700, parents=True, exist_ok=True)
             self._file = os.open(Path(directory) / _FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._finalizer = weakref.finalize(self, os.close, self._file)
+            self._finalizer.atexit = False  # the process may use the directory to its end
             try:
                 host, theirs = self._acquire(ours)
             except OSError:
@@ -47,7 +51,7 @@ class DirectoryLock:
 
     def close(self) -> None:
         """Release the lock."""
-        os.close(self._file)
+        self._finalizer()
 
     def _acquire(self, ours: str) -> tuple[str, str]:
         """Take the lock, and return the host name and the identity of the processes that have it."""

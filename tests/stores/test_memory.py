@@ -60,6 +60,10 @@ def opened(config: MemoryConfig, clock: FakeClock, *, limit: int = 4 * MIB) -> C
     return open_store(config, clock=clock, memory_limit=limit, max_readers=10, timeout=1)
 
 
+def open_files() -> set[str]:
+    return {each.name for each in Path("/proc/self/fd").iterdir()}
+
+
 def forgotten(directory: MemoryDirectory) -> Path:
     """Release the lock as the death of a process does, and return the path."""
     directory.leave()
@@ -137,6 +141,16 @@ def test_a_store_without_a_server_has_a_directory_of_its_own(place: Path, clock:
     assert len(list(place.iterdir())) == 1
     del second
     assert list(place.iterdir()) == []
+
+
+def test_a_store_that_is_never_closed_leaves_no_open_file(clock: FakeClock) -> None:
+    """The tests of a shop create many apps, and close none."""
+    before = open_files()
+    store = opened(MemoryConfig(), clock)
+    put(store, "alice", a_record(clock))
+    assert open_files() > before
+    del store
+    assert open_files() == before
 
 
 # ---- leftovers ----

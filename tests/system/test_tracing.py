@@ -214,8 +214,9 @@ def _silent() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-@CLASSES
-@pytest.mark.parametrize("away", [_refusing, _silent])
+@pytest.mark.parametrize(
+    ("environment", "away"), [({}, _silent), ({"CARTSVC_THREADS": "8"}, _refusing)], ids=["gevent", "threads"]
+)
 def test_a_collector_that_is_away_fails_no_request(environment: dict[str, str], away: Callable[[], Any]) -> None:
     """None waits for it, and a stop waits only briefly. The log has each message of the SDK once a minute."""
     small = {"OTEL_BSP_MAX_QUEUE_SIZE": "20", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "10"}

@@ -202,7 +202,7 @@ def test_any_number_of_carts_takes_the_same_memory(tmp_path: Path) -> None:
     """Ten times as many go out and in with the same peak: neither holds more than a few records at a time."""
     clock = FakeClock()
     peaks: dict[str, list[int]] = {"export": [], "import": []}
-    few, many = 300, 3_000
+    few, many = 150, 1_500
     for records in (few, few, many):  # the first round warms up
         store = Endless(clock, records)
         commands = carts_commands(partial(_same, store), clock=clock, new_tag=lambda: "run")
