@@ -320,5 +320,5 @@ def _ours(environment: str) -> dict[str, str]:
     return {
         name: value
         for name, value in variables.items()
-        if name.startswith(("CARTSVC_", "WEB_", "PORT")) or name == "HOST"
+        if name.startswith(("CARTSVC_", "OTEL_", "PORT", "WEB_")) or name == "HOST"
     }
