@@ -8,14 +8,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from structlog.processors import JSONRenderer
 from structlog.stdlib import ProcessorFormatter
 
 from cartsvc.telemetry.requests import current_request
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from structlog.typing import EventDict
 
@@ -27,25 +26,24 @@ _WITH_URI = "Error handling request"  # gunicorn adds the URI, which contains a 
 
 def log_formatter(kind: str) -> logging.Formatter:
     """Return a formatter (``json`` or ``text``) for all lines of a server, gunicorn's included."""
-    renderer = JSONRenderer(serializer=_to_json) if kind == "json" else _to_text
-    return _Formatter(processors=[_members, renderer])
+    return _Formatter(_to_json if kind == "json" else _to_text)
 
 
 class _Formatter(ProcessorFormatter):
-    """structlog's formatter, without the copies that it makes of a record, for the lines of requests."""
+    """structlog's formatter. The lines of requests, whose records have ``fields``, are made without its copies."""
+
+    def __init__(self, render: Callable[[dict[str, Any]], str]) -> None:
+        super().__init__(processors=[_members, lambda _logger, _name, members: render(dict(members))])
+        self._render = render
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of a record."""
-        if not hasattr(record, "fields"):
-            return super().format(record)
-        line: Any = {"_record": record, "event": record.msg}
-        for process in self.processors:
-            line = process(None, "", line)
-        return str(line)
+        fields: dict[str, Any] | None = getattr(record, "fields", None)
+        return super().format(record) if fields is None else self._render(_line(record, record.msg, fields))
 
 
 def _members(_logger: object, _name: str, event_dict: EventDict) -> EventDict:
-    """Return the members of a line, in their order. ``record.fields`` are those of a request that has ended."""
+    """Return the members of a line that is not about a request that has ended."""
     record: logging.LogRecord = event_dict["_record"]
     event, info = event_dict["event"], current_request.get()
     if event.startswith(_WITH_URI):
@@ -54,21 +52,21 @@ def _members(_logger: object, _name: str, event_dict: EventDict) -> EventDict:
         # In a request, the message of an exception may contain anything that the client has sent.
         lines = traceback.format_exception(*exc_info) if info is None else _without_messages(exc_info[1])
         event = f"{event}\n{''.join(lines)}".rstrip("\n")
-    members: dict[str, Any] = {
+    return _line(record, event, {} if info is None else {"request_id": info.request_id, "trace_id": info.trace_id})
+
+
+def _line(record: logging.LogRecord, event: str, others: dict[str, Any]) -> dict[str, Any]:
+    """Return the members of a line in their order."""
+    return {
         "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
         "severity": record.levelname,
         "event": event,
+        **others,
+        "worker_pid": record.process,
     }
-    fields: dict[str, Any] | None = getattr(record, "fields", None)
-    if fields is not None:
-        members |= fields
-    elif info is not None:
-        members |= {"request_id": info.request_id, "trace_id": info.trace_id}
-    members["worker_pid"] = record.process
-    return members
 
 
-def _to_json(members: EventDict, **_: object) -> str:
+def _to_json(members: dict[str, Any]) -> str:
     try:
         encoded = _encode(members)
     except UnicodeEncodeError:  # a surrogate
@@ -76,7 +74,7 @@ def _to_json(members: EventDict, **_: object) -> str:
     return encoded.decode() if encoded.isascii() else _encode_in_ascii(members)
 
 
-def _to_text(_logger: object, _name: str, members: EventDict) -> str:
+def _to_text(members: dict[str, Any]) -> str:
     at = datetime.fromisoformat(members.pop("timestamp")).strftime("%Y-%m-%d %H:%M:%S %z")
     severity, event, pid = (members.pop(name) for name in ("severity", "event", "worker_pid"))
     others = "".join(f" {name}={value}" for name, value in members.items() if value is not None)
