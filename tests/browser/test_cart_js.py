@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
+from tests.support.http_server import Quiet, serving
 from tests.support.servers import serve
 from tests.support.tokens import ENVIRONMENT, user_token
 
@@ -44,7 +44,7 @@ await cart.signIn();
 </script>"""
 
 
-class _Shop(BaseHTTPRequestHandler):
+class _Shop(Quiet, BaseHTTPRequestHandler):
     """A page, the module, and the token of the session, of which the server has one."""
 
     def do_GET(self) -> None:
@@ -60,20 +60,14 @@ class _Shop(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text.encode())
 
-    def log_message(self, *_: object) -> None:
-        """Log nothing."""
-
 
 @pytest.fixture
 def shop() -> Iterator[ThreadingHTTPServer]:
     """A shop whose session has no user yet."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Shop) as server:
-        server.user = None  # type: ignore[attr-defined]
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Shop)
+    server.user = None  # type: ignore[attr-defined]
+    with serving(server):
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def test_two_tabs_have_one_cart(watched: Watched, shop: ThreadingHTTPServer) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import urllib.request
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.http_server import Quiet, serving
 from tests.support.servers import serve
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ async ([url, options]) => {
 """
 
 
-class _Blank(BaseHTTPRequestHandler):
+class _Blank(Quiet, BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         page = b"<!doctype html><title>A shop</title><link rel='icon' href='data:,'>"
         self.send_response(HTTPStatus.OK)
@@ -49,19 +49,13 @@ class _Blank(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(page)
 
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
 
 @pytest.fixture(scope="module")
 def shop() -> Iterator[str]:
     """The origin of a storefront whose only page is blank."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Blank) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Blank)
+    with serving(server):
         yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
+from tests.support.http_server import Quiet, serving
 from tests.support.npm import run_package
 from tests.support.servers import serve
 
@@ -25,17 +25,16 @@ _ROOT = Path(__file__).parents[2]
 _FILES = {"html": "index.html", "json": "tsconfig.json", "ts": "page.ts"}
 
 
-class _Files(SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        """Log nothing."""
+class _Files(Quiet, SimpleHTTPRequestHandler):
+    """Serves the files of a directory."""
 
 
 def test_the_page_works_as_it_is(watched: Watched, tmp_path: Path) -> None:
     """Three files and cart.js make a page that adds, shows the cart and shows it again when it is opened again."""
     text = (_ROOT / "docs" / "storefront.md").read_text(encoding="utf-8")
     shutil.copy(_ROOT / "examples" / "storefront" / "cart.js", tmp_path)
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, directory=str(tmp_path))) as files:
-        threading.Thread(target=files.serve_forever).start()
+    files = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, directory=str(tmp_path)))
+    with serving(files):
         origin = f"http://127.0.0.1:{files.server_port}"
         with serve(CARTSVC_CORS_ORIGINS=origin) as service:
             for language, name in _FILES.items():
@@ -49,4 +48,3 @@ def test_the_page_works_as_it_is(watched: Watched, tmp_path: Path) -> None:
                 expect(watched.page.get_by_role("listitem")).to_have_text(f"{quantity} × Mug: €{quantity * 18}.00")  # noqa: RUF001 - as on the page
             watched.page.reload()
             expect(watched.page.get_by_role("listitem")).to_have_text("2 × Mug: €36.00")  # noqa: RUF001 - as on the page
-        files.shutdown()

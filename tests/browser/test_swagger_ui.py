@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import threading
 import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +15,7 @@ import jwt
 import pytest
 from playwright.sync_api import expect
 
+from tests.support.http_server import Quiet, serving
 from tests.support.servers import serve
 from tests.support.tokens import GUEST_SECRET, SECRET
 
@@ -220,7 +220,7 @@ def test_the_policy_is_enforced_and_complaints_are_heard(watched: Watched, url: 
 def _stripping(upstream: int) -> Iterator[int]:
     """A proxy that passes on what is below PREFIX, without it, and answers 404 to all else. Yields its port."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         """One request."""
 
         def do_GET(self) -> None:
@@ -246,17 +246,9 @@ def _stripping(upstream: int) -> Iterator[int]:
 
         do_POST = do_GET  # noqa: N815 - the name that http.server looks for
 
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as proxy:
-        thread = threading.Thread(target=proxy.serve_forever)
-        thread.start()
-        try:
-            yield proxy.server_port
-        finally:
-            proxy.shutdown()
-            thread.join()
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with serving(proxy):
+        yield proxy.server_port
 
 
 def _expand(page: Page, summary: str) -> Locator:

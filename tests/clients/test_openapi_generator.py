@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
 from tests.support.documents import WITH_AUTH
+from tests.support.programs import output_of
 from tests.support.shops import shop
 
 _PROGRAMS = Path(__file__).with_name("generated")
@@ -60,15 +60,4 @@ def _run(command: list[str | Path], folder: Path, **environ: str) -> str:
     """Run a command in a folder; return what it prints."""
     # Java prints the options that it finds in the environment.
     kept = {name: value for name, value in os.environ.items() if not re.fullmatch("_?J.*_OPTIONS", name)}
-    ended = subprocess.run(
-        command,
-        cwd=folder,
-        env=kept | environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=_SECONDS,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stdout
-    return ended.stdout
+    return output_of(command, cwd=folder, env=kept | environ, timeout=_SECONDS)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support.documents import DOCUMENTS, Document, code_of_page
+from tests.support.programs import output_of
 from tests.support.shops import shop
 
 pytestmark = pytest.mark.server
@@ -32,8 +32,4 @@ def test_a_generated_client_adds_gets_merges_and_deletes(document: Document, tmp
 def _run(command: list[str | Path], folder: Path) -> str:
     """Run a command that finds the packages of this folder, and the ruff that formats generated code."""
     environ = os.environ | {"PATH": f"{_BIN}:{os.environ['PATH']}", "PYTHONPATH": str(folder)}
-    ended = subprocess.run(
-        command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=False
-    )
-    assert ended.returncode == 0, ended.stdout
-    return ended.stdout
+    return output_of(command, cwd=folder, env=environ, timeout=60)

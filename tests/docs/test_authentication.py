@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from cartsvc import create_app
 from cartsvc.api.problems import PROBLEM_BY_ERROR, PROBLEM_BY_STATUS
 from cartsvc.auth import keys, tokens
 from cartsvc.settings import Settings
+from tests.support.programs import output_of
 from tests.support.servers import serve
 
 if TYPE_CHECKING:
@@ -64,18 +64,9 @@ def _steps() -> Iterator[tuple[str, str]]:
 def _bash(script: str, directory: Path, settings: dict[str, str]) -> str:
     # Without the developer's .curlrc and proxy; python3 is the interpreter of the tests.
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-e", "-o", "pipefail", "-c", script.replace(".venv/bin/python", sys.executable)],
-        cwd=directory,
-        env={"PATH": path, "HOME": str(directory), "NO_PROXY": "*"} | settings,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+    environment = {"PATH": path, "HOME": str(directory), "NO_PROXY": "*"} | settings
+    command = ["bash", "-e", "-o", "pipefail", "-c", script.replace(".venv/bin/python", sys.executable)]
+    return output_of(command, cwd=directory, env=environment, timeout=60)
 
 
 def _started(block: str, directory: Path) -> dict[str, str]:

@@ -17,8 +17,9 @@ from cartsvc import create_app
 from cartsvc.api import rate_limit
 from cartsvc.settings import Settings
 from tests.support.memory_store import MemoryStore
+from tests.support.ports import free_port
 from tests.support.services import FakeSeconds, racing
-from tests.support.valkeys import cluster, free_port, valkey
+from tests.support.valkeys import cluster, valkey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import httpx
 
 from cartsvc.api.problems import Problem
+from tests.support.http_server import Quiet, serving
 from tests.support.servers import serve
 from tests.support.tokens import ENVIRONMENT, user_token
 
@@ -66,14 +67,8 @@ def lossy_network(upstream: str) -> Iterator[Network]:
     """Run a network in front of the server at ``upstream`` (host:port) until the block ends."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Passing)
     server.network = network = Network(f"http://127.0.0.1:{server.server_port}", upstream)  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with serving(server):
         yield network
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @contextmanager
@@ -92,7 +87,7 @@ def network_before(service: httpx.Client) -> Iterator[Network]:
     assert network.trouble == []  # a test whose trouble never came has shown nothing
 
 
-class _Passing(BaseHTTPRequestHandler):
+class _Passing(Quiet, BaseHTTPRequestHandler):
     """Passes one request on. The connection ends with each response, so that a lost response is noticed at once."""
 
     def _pass(self) -> None:
@@ -140,6 +135,3 @@ class _Passing(BaseHTTPRequestHandler):
         self.wfile.write(response.body.encode())
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _pass  # noqa: N815 - http.server's names
-
-    def log_message(self, *_: object) -> None:
-        """Log nothing."""

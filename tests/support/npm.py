@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
-from typing import NamedTuple
 
 from tests.support.node import NODE
+from tests.support.programs import Ended, run_program
 
 NODE_MODULES = Path(__file__).parents[1] / "clients" / "node_modules"
 _SECONDS = 60
 _ENVIRON = {"REDOCLY_TELEMETRY": "off", "REDOCLY_SUPPRESS_UPDATE_NOTICE": "true", "NO_COLOR": "1"}
-
-
-class Ended(NamedTuple):
-    """The end of a program: its exit code and its output on both streams."""
-
-    returncode: int
-    output: str
 
 
 def run_package(program: str, *arguments: str | Path, cwd: Path) -> Ended:
@@ -30,14 +22,4 @@ def run_package(program: str, *arguments: str | Path, cwd: Path) -> Ended:
 
 def run_node(script: Path, *arguments: str | Path, cwd: Path) -> Ended:
     """Run a script to its end."""
-    ended = subprocess.run(
-        [NODE, str(script), *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, **_ENVIRON},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=_SECONDS,
-        check=False,
-    )
-    return Ended(ended.returncode, ended.stdout)
+    return run_program([NODE, script, *arguments], cwd=cwd, env={**os.environ, **_ENVIRON}, timeout=_SECONDS)

@@ -1,6 +1,6 @@
 """Real PostgreSQL servers, alone or with a standby, which a test starts on free ports, pauses, kills and promotes.
 
-PostgreSQL does not run as root. Tests that run as root start its servers as the user ``nobody``.
+PostgreSQL does not run as root, so tests that run as root start its servers as an unprivileged user.
 """
 
 from __future__ import annotations

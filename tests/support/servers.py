@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -12,7 +11,10 @@ import time
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from tests.support.ports import free_port
+from tests.support.programs import Ended, run_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,13 +30,6 @@ _OURS = (
     "PORT",
     "WEB_CONCURRENCY",
 )  # settings of the shell that runs the tests are not passed on
-
-
-class Ended(NamedTuple):
-    """The end of a server that must not start: its exit code and its output."""
-
-    returncode: int
-    output: str
 
 
 class Server:
@@ -152,17 +147,8 @@ def serve(*arguments: str, open_files: int | None = None, **environment: str) ->
 
 def run(*arguments: str, **environment: str) -> Ended:
     """Start a server that ends by itself, and wait for that."""
-    ended = subprocess.run(
-        _command(arguments),
-        cwd=_ROOT,
-        env=_environment(environment, free_port()),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=_SECONDS,
-        check=False,
-    )
-    return Ended(ended.returncode, ended.stdout)
+    settings = _environment(environment, free_port())
+    return run_program(_command(arguments), cwd=_ROOT, env=settings, timeout=_SECONDS)
 
 
 def _command(arguments: tuple[str, ...]) -> list[str]:
@@ -174,12 +160,6 @@ def _command(arguments: tuple[str, ...]) -> list[str]:
 def _environment(settings: dict[str, str], port: int) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
     return kept | {"PORT": str(port), "CARTSVC_LOG_FORMAT": "text", "PYTHONPATH": str(STARTUP)} | settings
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def runs(pid: int) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from cartsvc import create_app
 from tests.support.postgresqls import programs
+from tests.support.programs import output_of
 from tests.support.valkeys import valkey
 
 if TYPE_CHECKING:
@@ -80,18 +80,8 @@ def _bash(script: str, directory: Path, shop: Shop) -> str:
     """Run commands of the page in this directory."""
     paths = [str(Path(sys.executable).parent), str(programs()), os.environ["PATH"]]
     environment = {"PATH": ":".join(paths), "HOME": str(directory), "PYTHONPATH": str(_ROOT)}
-    ended = subprocess.run(
-        ["bash", "-e", "-o", "pipefail", "-c", script],
-        cwd=directory,
-        env=environment | {"STORE": shop.url, "SPARE": shop.spare},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stdout
-    return ended.stdout
+    environment |= {"STORE": shop.url, "SPARE": shop.spare}
+    return output_of(["bash", "-e", "-o", "pipefail", "-c", script], cwd=directory, env=environment, timeout=60)
 
 
 @contextmanager

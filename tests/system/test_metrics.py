@@ -18,9 +18,10 @@ import pytest
 
 from tests.support.http_clients import SECONDS, Client
 from tests.support.metric_names import COUNT, NAMES
+from tests.support.ports import free_port
 from tests.support.raw_http import exchange
 from tests.support.scrapes import scrape, scrape_until
-from tests.support.servers import free_port, run, serve
+from tests.support.servers import run, serve
 from tests.support.valkeys import valkey
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ import pytest
 
 from tests.support.collector import collector
 from tests.support.http_clients import SECONDS, Client, at_once
-from tests.support.servers import free_port, run, serve
+from tests.support.ports import free_port
+from tests.support.servers import run, serve
 from tests.support.valkeys import valkey
 
 if TYPE_CHECKING:

@@ -34,6 +34,7 @@ from cartsvc.auth.jwks import JwksKeys, jwks_fetcher, read_key_set
 from cartsvc.auth.tokens import Auth, Caller
 from cartsvc.errors import KeysUnavailable, Unauthorized
 from tests.support.clock import FakeClock
+from tests.support.http_server import Quiet, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -420,28 +421,20 @@ def test_nobody_waits_longer_than_their_patience() -> None:
 def server(reply: Callable[[BaseHTTPRequestHandler], None], certificate: Path | None = None) -> Iterator[str]:
     """Run a server on this machine that handles every GET so, by TLS with a certificate; yield its URL."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             reply(self)
 
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:
-        made.daemon_threads = True
-        made.block_on_close = False
-        made.handle_error = lambda *_: None  # type: ignore[method-assign]
-        if certificate is not None:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(certificate)
-            made.socket = context.wrap_socket(made.socket, server_side=True)
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"{'https' if certificate else 'http'}://127.0.0.1:{made.server_port}"
-        finally:
-            made.shutdown()
-            thread.join()
+    made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    made.daemon_threads = True
+    made.block_on_close = False
+    made.handle_error = lambda *_: None  # type: ignore[method-assign]
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        made.socket = context.wrap_socket(made.socket, server_side=True)
+    with serving(made):
+        yield f"{'https' if certificate else 'http'}://127.0.0.1:{made.server_port}"
 
 
 def send(handler: BaseHTTPRequestHandler, body: bytes, status: int = 200, **headers: str) -> None:
