@@ -4,13 +4,15 @@ A store changes one record at a time, so a merge is made of steps, each of which
 
 1. Announce: add a *pending* mark with a new merge id to the target.
 2. Seal the source with that id: it takes no other writes, so its items do not change.
-3. Move: if the mark is still pending, add the items to the target and make the mark *done*, in one write.
+3. Move: if the mark is still pending, and less than a minute old, add the items to the target and make the mark *done*,
+   in one write.
 4. Remove the cart of the source if the mark is *done*, or only its seal if the mark was removed. The record of a
    guest is closed by the same write: for the life of a guest's cart it takes no new one.
 
 The mark in the target decides. A merge id gets its pending mark once, before any seal names it, so a mark that has been
 removed cannot come back: to end an interrupted merge, a request removes the pending mark first, and then no step 3 of
-that merge, however late, can add the items. Nothing here compares the clocks of two servers.
+that merge, however late, can add the items. The clocks of servers may differ by hours: a mark expires long after the
+minute in which it permits anything.
 docs/decisions/0009-merging.md has the proof and a sequence diagram.
 """
 
@@ -55,7 +57,6 @@ if TYPE_CHECKING:
     from cartsvc.carts.record import Policy
     from cartsvc.carts.store import CartStore
 
-ABANDONED_AFTER_MS = 60_000  # a pending mark of this age is removed to make room; removing it is safe at any age
 _MAX_ATTEMPTS = 8
 
 
@@ -263,13 +264,14 @@ class Merger:
         now, tag = self._clock(), self._new_tag()
         removable = set()
         for mark in record.merge_marks:
-            if not mark.done:
-                if now - mark.at >= ABANDONED_AFTER_MS:
-                    removable.add(mark)
-                continue
-            with suppress(RecordUnreadable):  # until step 4 is done, the mark keeps the items from being added twice
-                self._finish(mark.source, mark.merge_id, done=True)
+            if mark.is_abandoned(now):
                 removable.add(mark)
+            elif mark.done:
+                with suppress(
+                    RecordUnreadable
+                ):  # until step 4 is done, the mark keeps the items from being added twice
+                    self._finish(mark.source, mark.merge_id, done=True)
+                    removable.add(mark)
 
         def change(record: Record | None) -> tuple[Record | None, None]:
             revision = self._new_revision(target, tag)
@@ -327,6 +329,8 @@ class Merger:
         if mark.done:
             return self._moved_before(record, before, conditions, revision)
         withdrawn = before.without_marks((mark.merge_id,))
+        if mark.is_abandoned(revision.at):
+            return self._next(record, withdrawn, revision), Aborted()
         try:
             repeated = replay(record, conditions, now=revision.at, policy=self._policy)
             if repeated is not None:

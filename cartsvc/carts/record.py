@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 GUEST_PREFIX = "guest-"  # begins the user_id of a guest
 DAY_MS = 86_400_000
 CLOCK_MARGIN_MS = DAY_MS  # marks outlive their use by this much, so servers whose clocks differ by less find them
+ABANDONED_AFTER_MS = 60_000  # a pending mark of this age is not used any more
 MAX_MARKS = 64  # in one record
 DIGEST_BYTES = 16  # of an Idempotency-Key, and of its request
 _FORMAT = b"\x01"
@@ -39,7 +40,9 @@ class MergeMark(Struct, frozen=True, array_like=True):
     """One merge into this cart: pending until its items have been moved here, ``done`` afterwards.
 
     A pending mark is the permission to move the items: removing it aborts the merge for good, so it may be removed at
-    any time. A done mark must stay for as long as the source can have the seal of this merge.
+    any time. It permits nothing from ABANDONED_AFTER_MS on, long before it expires, because a server whose clock is
+    ahead takes an expired mark for a removed one. A done mark must stay for as long as the source can have the seal of
+    this merge.
     """
 
     merge_id: str
@@ -47,6 +50,10 @@ class MergeMark(Struct, frozen=True, array_like=True):
     done: bool
     at: int
     source_expires_at: int
+
+    def is_abandoned(self, now: int) -> bool:
+        """Return whether the mark is pending, and too old to be used."""
+        return not self.done and now - self.at >= ABANDONED_AFTER_MS
 
     @property
     def expires_at(self) -> int:

@@ -271,6 +271,22 @@ def test_every_item_is_in_one_cart_under_any_clock(machine: type[ClockMachine]) 
     run_state_machine_as_test(machine, settings=settings(max_examples=SHARE * settings().max_examples))
 
 
+# The last moment at which one server finds the mark of a merge that is new, and the other one's clock ends it.
+@pytest.mark.parametrize("ahead", [SECOND, HOUR, 23 * HOUR])
+@pytest.mark.parametrize("found", [True, False])
+def test_an_expired_mark_is_as_good_as_removed(ahead: int, *, found: bool) -> None:
+    """A merge stands still for a day before step 3. A server whose clock is ahead finds no mark, and opens the source.
+
+    The search found this after some 20,000 examples. With ``found``, the mark is found by the other server as well.
+    """
+    machine = ClockMachine()
+    machine.begin(offsets=(0, ahead, 0))
+    machine.merge(server=0, pair=("alice", "carol"), strategy="sum", kind="plain", steps=6)
+    machine.wait(span=DAY - ahead - found)
+    machine.add(server=1, user="carol", steps=TO_THE_END)
+    machine.teardown()
+
+
 # ---- planted bugs: the search above has to find each of them ----
 
 

@@ -32,6 +32,7 @@ from tests.support.merge_scenario import (
     ANNOUNCE,
     HOUR,
     KEY,
+    MINUTE,
     MOVE,
     MOVED,
     NONE,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cartsvc.carts.combine import Strategy
+    from cartsvc.carts.record import Seal
 
 
 # ---- crashes ----
@@ -150,13 +152,35 @@ BY_STRATEGY = {"sum": {"a": 5, "b": 1}, "max": {"a": 3, "b": 1}, "keep": {"a": 2
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("step", [SEAL, MOVE])
 def test_retry_resumes_under_the_seal(scenario: MergeScenario, strategy: Strategy, step: int) -> None:
-    """The same target and the same strategy: the merge id stays, however young or old the seal is."""
+    """The same target and the same strategy: the merge id stays, although the seal is stale."""
+    seal = crash_and_retry(scenario, strategy, step, MINUTE - 1)
+    assert [(mark.merge_id, mark.done) for mark in scenario.record(TARGET).merge_marks] == [(seal.merge_id, True)]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_retry_starts_again_after_a_minute(scenario: MergeScenario, strategy: Strategy) -> None:
+    """Nothing is moved under a mark that old, so the retry is a merge of its own."""
+    seal = crash_and_retry(scenario, strategy, SEAL, MINUTE)
+    [mark] = scenario.record(TARGET).merge_marks
+    assert (mark.merge_id == seal.merge_id, mark.done) == (False, True)
+
+
+@pytest.mark.parametrize("later", [MINUTE, 23 * HOUR])
+def test_retry_finds_an_old_done_mark(scenario: MergeScenario, later: int) -> None:
+    """The items have been moved, and stay moved."""
+    seal = crash_and_retry(scenario, "sum", MOVE, later)
+    assert [(mark.merge_id, mark.done) for mark in scenario.record(TARGET).merge_marks] == [(seal.merge_id, True)]
+
+
+def crash_and_retry(scenario: MergeScenario, strategy: Strategy, step: int, later: int) -> Seal:
+    """Crash after this step and retry later; return the seal of the merge that crashed."""
     scenario.crash_merge("after", step, strategy=strategy)
     seal = scenario.record(SOURCE).seal
     assert seal is not None
+    scenario.wait(later)
     scenario.merge(strategy)
     assert scenario.both() == (None, BY_STRATEGY[strategy])
-    assert [(mark.merge_id, mark.done) for mark in scenario.record(TARGET).merge_marks] == [(seal.merge_id, True)]
+    return seal
 
 
 @pytest.mark.parametrize(

@@ -141,8 +141,14 @@ def test_mark_that_is_done_by_now_is_not_removed() -> None:
     scenario.put(SOURCE, a=3)
     crash_guests(scenario, SEAL)
     scenario.wait(MINUTE)
-    # The retry of the first guest's merge moves its item and crashes before step 4.
-    scenario.store.plan(before={2: lambda: scenario.crash_merge("after", 1, source=GUESTS[0], strategy="max")})
+
+    def retry() -> None:
+        """Move the first guest's item by a clock that is behind, and crash before step 4."""
+        scenario.wait(-1)
+        scenario.crash_merge("after", 1, source=GUESTS[0], strategy="max")
+        scenario.wait(1)
+
+    scenario.store.plan(before={2: retry})
     assert scenario.merge().status == 200
     assert scenario.marks() == [(GUESTS[0], True), (SOURCE, True)]
     scenario.resolve_seals()
