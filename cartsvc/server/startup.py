@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _CGROUPS = Path("/sys/fs/cgroup")
 _UNLIMITED = 2**60  # bytes; version 1 of control groups states a number near 2**63 when there is no limit
 _KIB = 2**10
-_PROCESS = 32 * _KIB**2  # bytes that the first process and each worker take at rest: 58 MiB for two, 98 for three
+_PROCESS = 32 * _KIB**2  # bytes that the first process and each worker take at rest: 55 MiB for two, 71 for three
 _OPEN_FILES = 32  # of a worker at rest it is 10 to 14: listeners, pipes, the heartbeat, LMDB's files; the rest is spare
 
 

@@ -231,10 +231,18 @@ def test_the_first_worker_logs_the_warnings_of_the_store(age: int, expected: lis
 def test_a_worker_freezes_what_it_has_loaded() -> None:
     """The collector does not look at it again."""
     worker = SimpleNamespace(app=SimpleNamespace(wsgi=object), age=2, log=Log())
-    hooks_for(_LMDB).post_worker_init(worker)
-    frozen = gc.get_freeze_count()
     gc.unfreeze()
-    assert frozen > 10_000
+    hooks_for(_LMDB).post_worker_init(worker)
+    assert gc.get_freeze_count() > 10_000
+
+
+def test_the_arbiter_freezes_what_it_has_loaded(tmp_path: Path) -> None:
+    """The collectors of the workers leave it as it is, so that they share its memory."""
+    server = server_with()
+    gc.unfreeze()
+    hooks_for(LmdbConfig(str(tmp_path / "carts"))).on_starting(server)
+    assert gc.get_freeze_count() > 10_000
+    server.store_lock.close()
 
 
 def test_another_app_has_no_warnings() -> None:
