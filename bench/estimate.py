@@ -7,8 +7,8 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from bench.loads import CONNECTIONS, GET, POST, STOREFRONT
+from bench.markdown import table
 from bench.ratios import percent
-from bench.tables import table
 
 if TYPE_CHECKING:
     from bench.results import Calls, Result, Run

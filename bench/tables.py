@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bench.goals import CALLS, goals
 from bench.loads import CONNECTIONS, LOADS, STOREFRONT
+from bench.markdown import table
 from bench.ratios import percent, ratio, spread
 from bench.subjects import LABELS
 
@@ -24,20 +25,6 @@ _TELEMETRY = (  # what is measured, the name of its figure, and that of the figu
     ("with ids, times and a line of the log", "line", "ids"),
 )
 _LARGE = 100  # numbers from here on are shown without a fraction
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table: the first column to the left, the others to the right, all cells padded."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            f"{cell:{'>' if n else '<'}{width}}" for n, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return f"| {' | '.join(padded)} |"
-
-    rule = [f"{'-' * (width - 1)}{':' if n else '-'}" for n, width in enumerate(widths)]
-    return "\n".join([line(header), f"| {' | '.join(rule)} |", *map(line, rows)])
 
 
 def conditions(result: Result) -> str:

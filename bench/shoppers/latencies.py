@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from math import ceil, floor, log10
 from typing import TYPE_CHECKING
 
+from bench.markdown import table
 from bench.svg import LINE, MARGIN, WIDTH, add, begin, polyline, short
-from bench.tables import table
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element

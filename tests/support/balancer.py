@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _SECONDS = 20
-_POLL_S = 0.05  # between two polls of a server
+_POLL_S = 0.1  # between two polls of a server
 _READY = b"HTTP/1.1 200 "
 _PROBE = b"GET /readyz HTTP/1.1\r\nHost: balancer\r\nConnection: close\r\n\r\n"
 

@@ -53,13 +53,21 @@ class Collector:
         ]
         return [span for span in found if kind in {None, span.kind}]
 
-    def wait_for(self, count: int) -> list[Span]:
-        """Return the spans, once this number has arrived."""
+    def requests(self, *ids: str) -> dict[str, Span]:
+        """Return the spans of the requests with these ids, once all have arrived."""
         deadline = time.monotonic() + _SECONDS
-        while len(spans := self.spans()) < count:
+        while True:
+            spans = {request_id(span): span for span in self.spans("server")}
+            if spans.keys() >= set(ids):
+                return {each: spans[each] for each in ids}
             assert time.monotonic() < deadline, spans
-            time.sleep(0.02)
-        return spans
+            time.sleep(0.05)
+
+
+def request_id(span: Span) -> str:
+    """Return the id of the request that this span is of."""
+    (found,) = span.attributes["http.response.header.x-request-id"]
+    return str(found)
 
 
 def _span(span: Any, resource: Any) -> Span:

@@ -60,5 +60,5 @@ def scrape_until(port: int, holds: Callable[[Scrape], bool]) -> Scrape:
     deadline = time.monotonic() + _SECONDS
     while not holds(found := scrape(port)):
         assert time.monotonic() < deadline, found.families
-        time.sleep(0.02)
+        time.sleep(0.1)  # a page takes the server ten milliseconds, and its parser as many
     return found

@@ -331,16 +331,22 @@ def problem_of(name: str) -> tuple[int, str]:
     return kind.status, kind.slug
 
 
-@pytest.mark.parametrize(
-    "server", [SETTINGS, SETTINGS | {"CARTSVC_THREADS": "4"}], ids=["gevent", "threads"], indirect=True
-)
-def test_the_server_does_what_the_model_says(server: Server) -> None:
+@pytest.mark.parametrize("threads", ["0", pytest.param("4", marks=pytest.mark.soak)], ids=["gevent", "threads"])
+def test_the_server_does_what_the_model_says(threads: str) -> None:
     """Every accepted change is in effect exactly once, whatever is repeated, doubled or never answered."""
-    search(server, share=1 / 2)
+    with serve(**SETTINGS, CARTSVC_THREADS=threads) as server:
+        search(server, share=1 / 2)
 
 
-@pytest.mark.parametrize("store", ["valkey", pytest.param("postgresql", marks=pytest.mark.soak)])
-def test_several_workers_do_what_the_model_says(store: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(
+    ("store", "threads"),
+    [
+        ("valkey", "4"),
+        pytest.param("valkey", "0", marks=pytest.mark.soak),
+        pytest.param("postgresql", "0", marks=pytest.mark.soak),
+    ],
+)
+def test_several_workers_do_what_the_model_says(store: str, threads: str, request: pytest.FixtureRequest) -> None:
     """So it is on a server, when each request may be answered by another of three processes."""
     with ExitStack() as stack:
         if store == "valkey":
@@ -348,7 +354,8 @@ def test_several_workers_do_what_the_model_says(store: str, request: pytest.Fixt
         else:
             there: Postgresql = request.getfixturevalue("postgresql_server")
             url = there.url_of(there.empty_database())
-        server = stack.enter_context(serve(**SETTINGS, CARTSVC_STORE_URL=url, WEB_CONCURRENCY="3"))
+        workers = {"CARTSVC_STORE_URL": url, "CARTSVC_THREADS": threads, "WEB_CONCURRENCY": "3"}
+        server = stack.enter_context(serve(**SETTINGS, **workers))
         search(server, share=1 / 6)
 
 

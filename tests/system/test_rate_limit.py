@@ -13,30 +13,38 @@ from tests.support.servers import serve
 from tests.support.valkeys import valkey
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.support.servers import Server
 
-_LIMITED = {"CARTSVC_RATE_LIMIT": "50/day", "WEB_CONCURRENCY": "1"}  # a worker counts by itself, unless in Valkey
-_BOTH = pytest.mark.parametrize(
-    "server", [_LIMITED, _LIMITED | {"CARTSVC_THREADS": "8"}], ids=["gevent", "threads"], indirect=True
-)
+_LIMIT = 50
+_LIMITED = {
+    "CARTSVC_RATE_LIMIT": f"{_LIMIT}/day",
+    "WEB_CONCURRENCY": "1",
+}  # a worker counts by itself, unless in Valkey
 
 
-@_BOTH
-def test_exactly_so_many_come_through(server: Server) -> None:
+@pytest.fixture(scope="module", params=["0", "8"], ids=["gevent", "threads"])
+def limited(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """Return a server behind one proxy, which counts by itself."""
+    with serve(**_LIMITED, CARTSVC_TRUSTED_PROXIES="1", CARTSVC_THREADS=request.param) as server:
+        yield server
+
+
+def test_exactly_so_many_come_through(limited: Server) -> None:
     """Clients that start together get 50 of their 160 requests through, and the health check is none of them."""
-    assert _storm(server) == (50, 110)
-    with Client(server.url) as client:
+    assert _storm(limited) == (50, 110)
+    with Client(limited.url) as client:
         refused = client.add("alice")
         assert (refused.status, refused.headers["Content-Type"]) == (429, "application/problem+json")
         assert int(refused.headers["Retry-After"]) > 1
         assert client.call("GET", "/healthz").status == 200
 
 
-@pytest.mark.parametrize("threads", ["0", "4"], ids=["gevent", "threads"])
-def test_two_workers_count_together(threads: str) -> None:
+def test_two_workers_count_together() -> None:
     """In Valkey, whichever of them a connection is with."""
     with valkey() as there:
-        settings = _LIMITED | {"CARTSVC_STORE_URL": there.url, "WEB_CONCURRENCY": "2", "CARTSVC_THREADS": threads}
+        settings = _LIMITED | {"CARTSVC_STORE_URL": there.url, "WEB_CONCURRENCY": "2"}
         with serve("tests.support.apps.slow_counter_app:app", **settings) as server:
             assert _storm(server) == (50, 110)
 
@@ -49,18 +57,17 @@ def _storm(server: Server) -> tuple[int, int]:
     return found.count(200), found.count(429)
 
 
-@pytest.mark.parametrize("server", [{"CARTSVC_RATE_LIMIT": "1/day", "CARTSVC_TRUSTED_PROXIES": "1"}], indirect=True)
-def test_a_header_that_comes_twice(server: Server) -> None:
+def test_a_header_that_comes_twice(limited: Server) -> None:
     """As a proxy sends it that adds a line of its own: the last one counts."""
     found = []
-    with Client(server.url) as client:
-        for spoof in ("198.51.100.1", "198.51.100.2"):
+    with Client(limited.url) as client:
+        for number in range(_LIMIT + 1):
             client.connection.putrequest("GET", "/cart/alice")
-            client.connection.putheader("X-Forwarded-For", spoof)
+            client.connection.putheader("X-Forwarded-For", f"198.51.100.{number}")
             client.connection.putheader("X-Forwarded-For", "203.0.113.9")
             client.connection.endheaders()
             found.append(client.answer().status)
-    assert found == [200, 429]
+    assert found == [200] * _LIMIT + [429]
 
 
 _RAW = [
@@ -77,6 +84,7 @@ _RAW = [
 ]
 
 
+@pytest.mark.parametrize("server", [{"WEB_CONCURRENCY": "1"}], indirect=True)
 def test_no_answer_tells_a_version(server: Server) -> None:
     """Nor what the service is made of, beyond the server's name; gunicorn's own refusals included."""
     for request in _RAW:

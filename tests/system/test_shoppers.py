@@ -44,7 +44,7 @@ def test_shoppers_lose_nothing(tmp_path: Path) -> None:
     program = tmp_path / "token.py"
     program.write_text(TOKENS)
     command = f"{sys.executable} -S {program} {SECRET}"
-    with serve(**ENVIRONMENT, WEB_CONCURRENCY="2") as server:
+    with serve(**ENVIRONMENT, WEB_CONCURRENCY="1") as server:
         ended = shop(server.url, "--picture", str(picture), "--token-command", command)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     found = counts(ended)
@@ -58,7 +58,7 @@ def test_shoppers_lose_nothing(tmp_path: Path) -> None:
 
 def test_lost_and_doubled_items_are_found(tmp_path: Path) -> None:
     """On a server that has neither a reliable store nor keys; the verdict names the carts and the items."""
-    with serve("tests.support.apps.losing_app:app") as server:
+    with serve("tests.support.apps.losing_app:app", WEB_CONCURRENCY="1") as server:
         ended = shop(server.url, "--picture", str(tmp_path / "load.svg"))
     assert ended.returncode == 1, ended.stdout + ended.stderr
     found = counts(ended)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from tests.support.http_clients import SECONDS, Client
-from tests.support.parsers import PARSERS, with_parser
 from tests.support.servers import serve
 from tests.system.conftest import SERVERS
 
@@ -25,11 +24,12 @@ if TYPE_CHECKING:
     from tests.support.servers import Server
 
 MANY = 1500  # connections at a time; more than the usual limit of open files
-# Seconds for a head, a body and an answer: enough to connect them all. A body of this size has two more.
+# Seconds for a head, a body and an answer: enough to connect them all. A body of this size has four more.
 # One worker, which has to bear all that is sent.
-PATIENCE = {"CARTSVC_KEEP_ALIVE": "3", "CARTSVC_MAX_BODY": "65536", "WEB_CONCURRENCY": "1"}
+PATIENCE = {"CARTSVC_KEEP_ALIVE": "5", "CARTSVC_MAX_BODY": "131072", "WEB_CONCURRENCY": "1"}
 SHORT = {"CARTSVC_KEEP_ALIVE": "1", "WEB_CONCURRENCY": "1"}
-HELD_UP = 2.5  # seconds: a request that waited for a slow client would take 3; on a busy machine others take 1 or 2
+HELD_UP = 4.5  # seconds: a request that waited for a slow client would take 5; on a busy machine others take 1 or 2
+TURNS = 4  # of others, while a client never stops sending
 MIB = 2**20
 MOST_MEMORY = 96 * MIB  # that 1,500 clients may take: 64 KiB each
 REST = b'{"product_id": "sku-1", "quantity": 2}'
@@ -100,8 +100,11 @@ def beside(work: Callable[[threading.Event], None]) -> Iterator[None]:
 
 
 @contextmanager
-def others_served(server: Server) -> Iterator[None]:
-    """Meanwhile others add, over new connections and over one that is kept; none of them waits for a slow client."""
+def others_served(server: Server) -> Iterator[Callable[[], int]]:
+    """Meanwhile others add, over new connections and over one that is kept; none of them waits for a slow client.
+
+    Yields a function that returns how often both have added.
+    """
     took: dict[str, list[float]] = {"new": [], "kept": []}
     failed: list[BaseException] = []
 
@@ -113,7 +116,7 @@ def others_served(server: Server) -> Iterator[None]:
     def go_on(enough: threading.Event) -> None:
         try:
             with Client(server.url) as kept:
-                while not enough.wait(0.02):
+                while not enough.wait(0.1):
                     with Client(server.url) as new:
                         add("new", new)
                     add("kept", kept)
@@ -121,7 +124,7 @@ def others_served(server: Server) -> Iterator[None]:
             failed.append(error)
 
     with beside(go_on):
-        yield
+        yield lambda: min(map(len, took.values()))
     assert failed == []
     assert all(took.values())
     slowest = {what: max(times) for what, times in took.items()}
@@ -146,7 +149,7 @@ def leaving_nothing(server: Server, *, most_memory: int = MOST_MEMORY) -> Iterat
         return most
 
     def watch(enough: threading.Event) -> None:
-        while not enough.wait(0.02):
+        while not enough.wait(0.1):
             look()
 
     with beside(watch):
@@ -234,7 +237,7 @@ def test_1500_slow_clients_are_cut_off(patient: Server) -> None:
         kinds = list(zip(cycle(SLOW.items()), clients, strict=False))
         for (_, (first, _)), client in kinds:
             client.sendall(first)
-        with dribbling([(client, more) for (_, (_, more)), client in kinds if more], 0.2):
+        with dribbling([(client, more) for (_, (_, more)), client in kinds if more], 1):
             ends = {(kind, until_closed(client)[:12]) for (kind, _), client in kinds}
         assert most().files >= MANY
     late, too_large = b"HTTP/1.1 408", b"HTTP/1.1 413"
@@ -279,29 +282,31 @@ def test_clients_that_read_no_answer_are_let_go(patient: Server) -> None:
 )
 def test_a_client_that_never_stops_sending_leaves_others_their_turn(patient: Server, first: bytes, more: bytes) -> None:
     """What it sends is always there already; the others are served all the same."""
-    with leaving_nothing(patient), others_served(patient), connected(patient, 1) as (greedy,):
-        stop = time.monotonic() + 1
+    with leaving_nothing(patient), others_served(patient) as served, connected(patient, 1) as (greedy,):
+        enough = served() + TURNS
         greedy.settimeout(0.1)
         data = memoryview(first)
-        while time.monotonic() < stop:
+        while served() < enough:
             data = data or memoryview(more)
             try:
                 data = data[greedy.send(data) :]
                 os.read(greedy.fileno(), MIB)  # recv() would wait for an answer
             except (TimeoutError, BlockingIOError):
                 pass
+            except ConnectionError:  # on a busy machine, the server may have read all that it ever does
+                wait_until(lambda: served() >= enough)
 
 
-@pytest.mark.parametrize("parser", PARSERS)
-def test_a_head_that_does_not_end_is_cut_off(parser: str) -> None:
+@pytest.mark.parametrize("short", [each for each in SERVERS if each.startswith("gevent")], indirect=True)
+def test_a_head_that_does_not_end_is_cut_off(short: Server) -> None:
     """It stops, or it dribbles: the connection is closed without a response. With threads, a proxy has to do that."""
     first, more = HEAD + b"a" * 100_000, b"a"
-    with serve(*with_parser(parser), **SHORT) as server, connected(server, 2) as (stopped, slow):
+    with connected(short, 2) as (stopped, slow):
         stopped.sendall(first)
         slow.sendall(first)
-        with dribbling([(slow, more)], 0.01):
+        with dribbling([(slow, more)], 0.05):
             assert [until_closed(client) for client in (stopped, slow)] == [b"", b""]
-        assert "Traceback" not in server.log()
+    assert "Traceback" not in short.log()
 
 
 def test_a_body_that_does_not_come_is_a_problem(short: Server) -> None:

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from msgspec import structs
 
-from bench import plot, publish, results, tables
+from bench import markdown, plot, publish, results, tables
 from bench.loads import LOADS, SWEEP
 from bench.subjects import LABELS, SUBJECTS
 from tests.unit.bench.conftest import a_result, a_run, a_series
@@ -28,7 +28,7 @@ _SVG = "{http://www.w3.org/2000/svg}"
 
 def test_a_table_is_aligned() -> None:
     """Text to the left, numbers to the right, in Markdown and in a terminal."""
-    assert tables.table(["Name", "n"], [["a", "1,000"], ["longer", "2"]]) == (
+    assert markdown.table(["Name", "n"], [["a", "1,000"], ["longer", "2"]]) == (
         "| Name   |     n |\n| ------ | ----: |\n| a      | 1,000 |\n| longer |     2 |"
     )
 

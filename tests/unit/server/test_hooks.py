@@ -128,6 +128,22 @@ def test_an_unsafe_combination_is_rejected(store: StoreConfig, options: dict[str
     assert server.log.infos == []
 
 
+@pytest.mark.parametrize(
+    ("bind", "is_accepted"),
+    [
+        (["0.0.0.0:8080", "0.0.0.0:9100"], True),
+        (["127.0.0.1:8080"], False),
+        (["unix:/run/cartsvc"], False),
+        (["0.0.0.0:9100", "unix:/run/cartsvc"], False),
+    ],
+)
+def test_metrics_need_a_listener(bind: list[str], *, is_accepted: bool) -> None:
+    """For their port; and of a Unix socket a client would choose the port."""
+    error = start_error(_LMDB, config(bind=bind), takes_over=False, metrics_port=9100)
+    assert (error is None) == is_accepted
+    assert is_accepted or "no listener for CARTSVC_METRICS_PORT" in str(error)
+
+
 @pytest.mark.parametrize("store", [MemoryConfig(), _LMDB])
 def test_any_number_of_workers_is_accepted(store: StoreConfig) -> None:
     """On every store, and workers may be replaced."""
