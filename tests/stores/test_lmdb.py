@@ -27,7 +27,8 @@ from cartsvc.stores.lmdb import LmdbStore
 from cartsvc.stores.urls import LmdbConfig, parse_store_url
 from tests.support.clock import FakeClock
 from tests.support.lmdb_child import Child, add_one, name
-from tests.support.store_contract import DAY, RejectedError, StoreContract, a_record, put, remove
+from tests.support.records import DAY, RejectedError, a_record, put, remove
+from tests.support.store_contract import StoreContract
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

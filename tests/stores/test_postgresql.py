@@ -15,6 +15,7 @@ from cartsvc.stores.urls import parse_store_url
 from tests.support.clock import FakeClock, real_now
 from tests.support.postgresql_store import TABLE, opened, url_of, warm_up
 from tests.support.postgresqls import postgresql
+from tests.support.records import DAY, a_record, adding, at_once, put, putting, remove
 from tests.support.server_store import (
     AMPLE,
     THREADS,
@@ -23,7 +24,7 @@ from tests.support.server_store import (
     quantity,
 )
 from tests.support.store_child import Child
-from tests.support.store_contract import DAY, StoreContract, a_record, adding, at_once, put, putting, remove
+from tests.support.store_contract import StoreContract
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

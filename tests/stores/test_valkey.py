@@ -13,6 +13,7 @@ from cartsvc.stores.urls import parse_store_url
 from cartsvc.stores.valkey import ValkeyStore
 from tests.support.clock import FakeClock, real_now
 from tests.support.proxy import Fate
+from tests.support.records import DAY, a_record, adding, at_once, put, putting, remove
 from tests.support.server_store import (
     AMPLE,
     IN_A_URL,
@@ -22,7 +23,7 @@ from tests.support.server_store import (
     quantity,
 )
 from tests.support.store_child import Child
-from tests.support.store_contract import DAY, StoreContract, a_record, adding, at_once, put, putting, remove
+from tests.support.store_contract import StoreContract
 from tests.support.valkey_store import WRITE, configured, know_the_scripts, opened, url_of
 from tests.support.valkeys import valkey
 

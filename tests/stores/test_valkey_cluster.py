@@ -22,7 +22,8 @@ from cartsvc.stores.urls import ValkeyConfig, parse_store_url
 from cartsvc.stores.valkey import ValkeyStore
 from tests.support.clock import FakeClock
 from tests.support.ports import free_port
-from tests.support.store_contract import StoreContract, a_record, adding, at_once, put
+from tests.support.records import a_record, adding, at_once, put
+from tests.support.store_contract import StoreContract
 from tests.support.valkeys import cluster, eventually, valkey
 
 if TYPE_CHECKING:

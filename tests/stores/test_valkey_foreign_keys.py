@@ -17,7 +17,7 @@ from cartsvc import create_app
 from cartsvc.errors import RecordUnreadable, StoreError
 from cartsvc.stores import open_store
 from cartsvc.stores.urls import parse_store_url
-from tests.support.store_contract import a_record, put
+from tests.support.records import a_record, put
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

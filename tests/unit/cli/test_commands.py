@@ -32,8 +32,8 @@ from tests.support.carts_cli import CartsCli, FaultyMemoryStore, good_line
 from tests.support.clock import FakeClock
 from tests.support.flask_cli import command_line, flask
 from tests.support.memory_store import MemoryStore
+from tests.support.records import a_record, put
 from tests.support.servers import serve
-from tests.support.store_contract import a_record, put
 from tests.support.valkeys import valkey
 
 if TYPE_CHECKING:
