@@ -149,12 +149,11 @@ def test_no_add_of_several_stores_is_lost(server: Valkey, admin: Redis) -> None:
     assert admin.info("commandstats")["cmdstat_evalsha"]["calls"] > THREADS * 20, "no compare was lost"
 
 
-@pytest.mark.parametrize("carts", [1, 5])
-def test_no_add_of_several_processes_is_lost(server: Valkey, store: ValkeyStore, carts: int) -> None:
-    """Threads and gevent's greenlets, started at once: exact totals."""
+def test_no_add_of_several_processes_is_lost(server: Valkey, store: ValkeyStore) -> None:
+    """Threads and gevent's greenlets, started at once on one cart: an exact total."""
     with (
-        Child(server.url, workers=4, adds=25, carts=carts) as one,
-        Child(server.url, greenlets=True, workers=50, adds=4, carts=carts) as other,
+        Child(server.url, workers=4, adds=25, carts=1) as one,
+        Child(server.url, greenlets=True, workers=50, adds=4, carts=1) as other,
     ):
         for child in (one, other):
             child.wait()
@@ -162,7 +161,7 @@ def test_no_add_of_several_processes_is_lost(server: Valkey, store: ValkeyStore,
             child.begin()
         outcomes = [child.result() for child in (one, other)]
     assert [each["added"] for each in outcomes] == [100, 200]
-    assert sum(quantity(store, f"u{n}") for n in range(carts)) == 300
+    assert quantity(store, "u0") == 300
 
 
 def test_update_that_always_loses_ends_in_time(server: Valkey, admin: Redis) -> None:

@@ -289,7 +289,7 @@ class StoreContract:
         stay = {f"stay-{n}": put(store, f"stay-{n}", a_record(clock)) for n in range(50)}
 
         def work(number: int) -> None:
-            for n in range(40):
+            for n in range(min(40, self.ADDS)):
                 if number % 2:
                     put(store, f"come-{number}-{n}", a_record(clock))
                     remove(store, f"come-{number}-{n // 2}")
