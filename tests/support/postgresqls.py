@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _SECONDS = 30  # to start, to stop, to follow
+_MEMORY = Path("/dev/shm")  # noqa: S108 - the directories in it have random names
+_ROOM = 2**30  # bytes for all servers of a run of the tests
 _temporaries: list[Path] = []
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -219,7 +221,7 @@ class Postgresql:
 @contextmanager
 def postgresql(*, primary: Postgresql | None = None, name: str = "standby", **settings: str) -> Iterator[Postgresql]:
     """Run a server with these settings until the block ends: a new one, or the standby of ``primary``."""
-    with tempfile.TemporaryDirectory(prefix="cartsvc-postgresql-") as directory:
+    with tempfile.TemporaryDirectory(prefix="cartsvc-postgresql-", dir=_place()) as directory:
         _give(Path(directory))
         server = Postgresql(Path(directory))
         try:
@@ -235,6 +237,14 @@ def postgresql(*, primary: Postgresql | None = None, name: str = "standby", **se
             raise
         finally:
             server.kill()
+
+
+def _place() -> Path | None:
+    """Return where the files of servers are; None for the default.
+
+    A server has a thousand files. To copy them takes 0.05 s of CPU in memory, and up to 0.7 s on a disk.
+    """
+    return _MEMORY if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM else None
 
 
 def _give(path: Path) -> None:
@@ -274,7 +284,7 @@ def _binary(name: str) -> Path:
 @cache
 def _template() -> Path:
     """Return the files of a new server. Copying them takes a tenth of the time that creating them takes."""
-    directory = _temporary()
+    directory = _temporary(_place())
     _give(directory)
     data = directory / "data"
     options = ("-U", "postgres", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C", "--wal-segsize=1")
@@ -298,9 +308,9 @@ def _installation() -> Path:
     return copy / package.name / "pginstall"
 
 
-def _temporary() -> Path:
+def _temporary(place: Path | None = None) -> Path:
     """Return a directory that is removed when this process ends."""
-    directory = Path(tempfile.mkdtemp(prefix="cartsvc-postgresql-"))
+    directory = Path(tempfile.mkdtemp(prefix="cartsvc-postgresql-", dir=place))
     _temporaries.append(directory)
     return directory
 
