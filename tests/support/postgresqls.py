@@ -109,12 +109,14 @@ class Postgresql:
 
     def empty_database(self) -> str:
         """Remove everything in the database ``shop``, and return its name."""
-        if not self.ask("SELECT 1 FROM pg_database WHERE datname = 'shop'"):
-            self.ask("CREATE DATABASE shop")
-        self.ask("ALTER DATABASE shop RESET ALL")
-        self.ask("DROP SCHEMA public CASCADE", database="shop")
-        self.ask("CREATE SCHEMA public", database="shop")
-        self.ask("GRANT USAGE ON SCHEMA public TO PUBLIC", database="shop")
+        with self.client() as client:
+            if not client.execute("SELECT 1 FROM pg_database WHERE datname = 'shop'").fetchone():
+                client.execute("CREATE DATABASE shop")
+            client.execute("ALTER DATABASE shop RESET ALL")
+        with self.client("shop") as client:  # one, because a connection takes 2 ms of CPU
+            client.execute("DROP SCHEMA public CASCADE")
+            client.execute("CREATE SCHEMA public")
+            client.execute("GRANT USAGE ON SCHEMA public TO PUBLIC")
         return "shop"
 
     def ask(self, statement: str, *, database: str = "postgres") -> list[Any]:
