@@ -204,7 +204,10 @@ WRONG: dict[str, Wrong] = {
         "/marks/0/at", lambda line, of: line["marks"].insert(0, _mark(_all_latest(of) - CLOCK_MARGIN_MS))
     ),
     "marks out of order": Wrong(
-        "/marks/1/at", lambda line, of: line.update(marks=[_mark(of.now), _mark(of.now - _FUTURE, 1)])
+        "/marks/1/at",
+        lambda line, of: line.update(
+            marks=[_mark(of.now), _mark(of.now - _FUTURE, 1, done=True) | {"source_expires_at": _time(of.now + DAY)}]
+        ),
     ),
     "mark of an expired source": Wrong(
         "/marks/0/source_expires_at",
