@@ -14,7 +14,7 @@ from cartsvc.stores.urls import LmdbConfig
 from cartsvc.version import __version__
 from tests.support.api_client import RaisingStore, make_client, problem
 from tests.support.clock import real_now
-from tests.support.store_contract import a_record, put
+from tests.support.records import a_record, put
 from tests.support.valkeys import valkey
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from cartsvc.errors import FAULT_CODES, SettingsError
 from cartsvc.settings import Settings
 from cartsvc.stores import open_store, urls
 from tests.support.clock import real_now
+from tests.support.records import a_record, put
 from tests.support.servers import serve
-from tests.support.store_contract import a_record, put
 from tests.support.valkeys import valkey
 
 if TYPE_CHECKING:

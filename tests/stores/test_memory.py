@@ -19,7 +19,8 @@ from cartsvc.stores.memory import MemoryDirectory, find_server
 from cartsvc.stores.urls import LmdbConfig, MemoryConfig
 from tests.support.clock import FakeClock
 from tests.support.memory_store import MemoryStore
-from tests.support.store_contract import StoreContract, a_record, put
+from tests.support.records import a_record, put
+from tests.support.store_contract import StoreContract
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

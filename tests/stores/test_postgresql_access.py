@@ -15,6 +15,7 @@ from tests.support.clock import real_now
 from tests.support.postgresql_proxy import postgresql_proxy
 from tests.support.postgresql_store import opened, url_of
 from tests.support.postgresqls import postgresql
+from tests.support.records import a_record, adding, at_once, put
 from tests.support.server_store import (
     AMPLE,
     IN_A_URL,
@@ -28,7 +29,6 @@ from tests.support.server_store import (
     texts_of_failures,
 )
 from tests.support.store_child import Child
-from tests.support.store_contract import a_record, adding, at_once, put
 from tests.support.valkeys import eventually
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from cartsvc.stores import postgresql as module
 from tests.support.clock import real_now
 from tests.support.deadline_contract import DeadlineContract, Stage
 from tests.support.postgresql_store import TABLE, opened, url_of
+from tests.support.records import adding, at_once
 from tests.support.server_store import (
     LOST,
     MARGIN,
@@ -23,7 +24,6 @@ from tests.support.server_store import (
     quantity,
 )
 from tests.support.services import make_service
-from tests.support.store_contract import adding, at_once
 from tests.support.valkeys import eventually
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from cartsvc.telemetry.logging import LoggedStore
 from tests.support.clock import real_now
 from tests.support.postgresql_store import TABLE, opened, warm_up
 from tests.support.postgresqls import postgresql
+from tests.support.records import a_record, adding, at_once, put, remove
 from tests.support.server_store import (
     AMPLE,
     SECONDS,
@@ -29,7 +30,6 @@ from tests.support.server_store import (
     quantity,
 )
 from tests.support.services import FakeSeconds
-from tests.support.store_contract import a_record, adding, at_once, put, remove
 from tests.support.valkeys import eventually
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ import pytest
 from cartsvc.errors import OutcomeUnknown, StoreError, StoreUnusable
 from tests.support.clock import real_now
 from tests.support.proxy import Fate, proxy
+from tests.support.records import a_record, adding, put
 from tests.support.server_store import (
     IN_A_URL,
     LOST,
@@ -22,7 +23,6 @@ from tests.support.server_store import (
     texts_of_failures,
 )
 from tests.support.store_child import Child
-from tests.support.store_contract import a_record, adding, put
 from tests.support.valkey_store import WRITE, opened, url_of
 
 if TYPE_CHECKING:

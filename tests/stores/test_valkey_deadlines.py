@@ -14,13 +14,13 @@ from cartsvc.errors import OutcomeUnknown
 from cartsvc.stores import valkey as module
 from tests.support.clock import real_now
 from tests.support.deadline_contract import DeadlineContract, Stage
+from tests.support.records import adding
 from tests.support.server_store import (
     LOST,
     TIME,
     quantity,
 )
 from tests.support.services import make_service
-from tests.support.store_contract import adding
 from tests.support.valkey_store import WRITE, opened, url_of
 from tests.support.valkeys import eventually
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,10 +13,12 @@ from cartsvc import create_app
 from cartsvc.errors import RecordUnreadable, StoreError
 from cartsvc.stores import open_store
 from cartsvc.stores.urls import parse_store_url
-from tests.support.store_contract import a_record, put
+from tests.support.flask_cli import flask, run_here
+from tests.support.records import a_record, put
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from redis import Redis
 
@@ -68,14 +66,6 @@ def opened(server: Valkey, **options: str) -> Iterator[CartStore]:
     store = open_store(parse_store_url(server.url), clock=clock, memory_limit=0, max_readers=0, timeout=10, **options)
     yield store
     store.close()
-
-
-def carts(server: Valkey, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run ``flask carts`` with these arguments, to its end."""
-    command = [sys.executable, "-m", "flask", "--app", "wsgi", "carts", *arguments]
-    environment = os.environ | {"CARTSVC_STORE_URL": server.url}
-    root = Path(__file__).parents[2]
-    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
@@ -131,12 +121,12 @@ def test_a_script_of_others_meets_no_record(server: Valkey, admin: Redis) -> Non
 def test_stats_and_export_name_foreign_keys_and_go_on(server: Valkey, admin: Redis, tmp_path: Path) -> None:
     """All carts are counted and exported; each foreign key has a line that a terminal can show; the status is 1."""
     assert admin.dbsize() == 20 + len(FOREIGN) + 1
-    counted = carts(server, "stats")
-    assert counted.returncode == 1
+    counted = run_here("stats", url=server.url)
+    assert counted.exit_code == 1
     told = json.loads(counted.stdout)
     assert (told["carts"], told["unreadable"]) == (20, len(FOREIGN))
-    exported = carts(server, "export", str(tmp_path / "carts.jsonl"))
-    assert exported.returncode == 1
+    exported = run_here("export", str(tmp_path / "carts.jsonl"), url=server.url)
+    assert exported.exit_code == 1
     assert len((tmp_path / "carts.jsonl").read_text().splitlines()) == 20
     for said in (counted.stderr, exported.stderr):
         assert said.isascii()
@@ -155,24 +145,24 @@ def test_foreign_keys_can_be_removed(server: Valkey, admin: Redis) -> None:
         ("hash", "hash: nothing was stored."),
         ("user-1", "user-1: a cart was deleted, number of items: 0."),
     ]:
-        purged = carts(server, "purge", "--user", user, "--yes")
-        assert (purged.returncode, purged.stderr.strip()) == (0, said)
-    purged = carts(server, "purge", "--unreadable", "--yes")
-    assert purged.returncode == 0
+        purged = run_here("purge", "--user", user, "--yes", url=server.url)
+        assert (purged.exit_code, purged.stderr.strip()) == (0, said)
+    purged = run_here("purge", "--unreadable", "--yes", url=server.url)
+    assert purged.exit_code == 0
     assert f"{len(FOREIGN) - 1} unreadable records deleted." in purged.stderr
     assert admin.dbsize() == 19 + 1
-    assert carts(server, "stats").returncode == 0
+    assert run_here("stats", url=server.url).exit_code == 0
 
 
 def test_the_command_line_has_the_drivers_words(server: Valkey, admin: Redis) -> None:
     """A server that refuses is not the same as one that is gone."""
     admin.execute_command("ACL", "SETUSER", "default", "-scan")
     try:
-        refused = carts(server, "stats")
+        refused = flask("stats", url=server.url)
     finally:
         admin.execute_command("ACL", "SETUSER", "default", "+scan")
     assert refused.returncode == 1
-    assert refused.stderr.startswith("Error: The store is temporarily unavailable. Nothing was changed. (NOPERM ")
+    assert refused.stderr.startswith(b"Error: The store is temporarily unavailable. Nothing was changed. (NOPERM ")
 
 
 # ---- the prefix ----

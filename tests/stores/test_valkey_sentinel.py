@@ -10,6 +10,7 @@ import pytest
 
 from cartsvc.errors import StoreError
 from tests.support.clock import real_now
+from tests.support.records import adding, at_once
 from tests.support.server_store import (
     AMPLE,
     MARGIN,
@@ -19,7 +20,6 @@ from tests.support.server_store import (
     paused,
 )
 from tests.support.store_child import Child
-from tests.support.store_contract import adding, at_once
 from tests.support.valkey_store import opened
 from tests.support.valkeys import SERVICE, Watched, eventually, valkey, watched_pair
 

@@ -18,6 +18,7 @@ from cartsvc.errors import StoreError, StoreFull
 from cartsvc.stores.urls import ValkeyConfig
 from cartsvc.stores.valkey import ValkeyStore
 from tests.support.clock import real_now
+from tests.support.records import DAY, a_record, adding, at_once, put, remove
 from tests.support.server_store import (
     AMPLE,
     CALLS,
@@ -28,7 +29,6 @@ from tests.support.server_store import (
     kind_of,
     quantity,
 )
-from tests.support.store_contract import DAY, a_record, adding, at_once, put, remove
 from tests.support.valkey_store import configured, opened
 from tests.support.valkeys import eventually, valkey
 

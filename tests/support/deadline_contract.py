@@ -14,6 +14,7 @@ from cartsvc.carts.validation import NewItem
 from cartsvc.errors import OutcomeUnknown, StoreError
 from tests.support.clock import real_now
 from tests.support.proxy import Fate
+from tests.support.records import a_record, adding, at_once, put
 from tests.support.server_store import (
     CALLS,
     LOST,
@@ -29,7 +30,6 @@ from tests.support.server_store import (
 )
 from tests.support.services import make_service
 from tests.support.store_child import Child
-from tests.support.store_contract import a_record, adding, at_once, put
 from tests.support.valkeys import eventually
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""``flask --app wsgi carts`` as a process, on the store at a URL."""
+"""``flask --app wsgi carts`` on the store at a URL: as a process, or in the process of the test."""
 
 from __future__ import annotations
 
@@ -6,8 +6,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from cartsvc import create_app
+from cartsvc.settings import Settings
 from tests.support.servers import STARTUP
+
+if TYPE_CHECKING:
+    from click.testing import Result
+    from flask import Flask
 
 _ROOT = Path(__file__).parents[2]
 _SECONDS = 60
@@ -26,3 +33,13 @@ def command_line(arguments: tuple[str, ...], url: str) -> tuple[list[str], dict[
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CARTSVC_", "FLASK_"))}
     environment = kept | {"CARTSVC_STORE_URL": url, "PYTHONPATH": str(STARTUP)}
     return [sys.executable, "-m", "flask", "--app", "wsgi", "carts", *arguments], environment
+
+
+def service_on(url: str) -> Flask:
+    """Return a service on the store at this URL."""
+    return create_app(Settings.from_env({"CARTSVC_STORE_URL": url}))
+
+
+def run_here(*arguments: str, url: str) -> Result:
+    """Run ``carts`` with these arguments in this process, which takes a tenth of the time of a process."""
+    return service_on(url).test_cli_runner().invoke(args=["carts", *arguments])

@@ -90,7 +90,7 @@ class Persistent:
             if response is not None and response.status < 500:
                 return response
             assert time.monotonic() < deadline, self.met
-            time.sleep(0.01)
+            time.sleep(0.03)
 
     def try_once(self, method: str, path: str, body: object = None, **conditions: str) -> Response | None:
         """Send one request once, on a new connection if the last one was closed."""

@@ -5,10 +5,8 @@ It writes a line when it is where the test needs it, and continues when it reads
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from cartsvc.carts.cart import Cart
@@ -22,50 +20,53 @@ from tests.support.clock import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from multiprocessing.connection import Connection
 
 _SECONDS = 60  # for one response
-_ROOT = Path(__file__).parents[2]
+# Each is forked from one process that has imported this module and has opened no store. The imports take 0.3 s.
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload([__name__])
 
 
 class Child:
     """Runs one of the functions below in a process of its own; the table at the end has their names."""
 
     def __init__(self, what: str, *arguments: object) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, what, *map(str, arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-            env=os.environ | {"PYTHONPATH": str(_ROOT)},
-        )
+        self._lines, its_lines = _PROCESSES.Pipe()
+        self._process = _PROCESSES.Process(target=_run, args=(its_lines, what, arguments))
+        self._process.start()
+        its_lines.close()  # so that reading ends when the process ends
 
     @property
     def pid(self) -> int:
         """Return the process id."""
+        assert self._process.pid is not None
         return self._process.pid
 
     def read_line(self) -> str:
         """Return the next line that it writes; an empty line after its end."""
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
+        assert self._lines.poll(_SECONDS)
+        try:
+            return str(self._lines.recv())
+        except EOFError:
+            return ""
 
-    def send_line(self, line: str = "") -> None:
+    def send_line(self) -> None:
         """Let it continue."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{line}\n")
+        self._lines.send("")
 
     def kill(self) -> None:
         """End it with SIGKILL."""
         self._process.kill()
-        self._process.wait(_SECONDS)
+        self._process.join(_SECONDS)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._process:  # closes the pipes, and waits
-            self._process.kill()
+        self.kill()
+        self._process.close()
+        self._lines.close()
 
 
 def open_store(path: object, *, sync: str = "off", map_size: int = 2**26, max_readers: int = 100) -> LmdbStore:
@@ -85,57 +86,53 @@ def add_one(number: int) -> Callable[[Record | None], tuple[Record, int]]:
     return change
 
 
-def _write_line(line: object) -> None:
-    print(line, flush=True)  # noqa: T201 - the test reads it
-
-
 def name(number: int) -> str:
     """Return the long user id of this number."""
     return f"{number:0200}"
 
 
-def _add(path: str, map_size: str, adds: str, carts: str) -> None:
+def _add(lines: Connection, path: str, map_size: str, adds: str, carts: str) -> None:
     """Open, wait for the start, add one to each cart in turn, and write the sum of the results."""
     store = open_store(path, map_size=int(map_size))
-    _write_line("ready")
-    sys.stdin.readline()
-    _write_line(sum(store.update(name(n % int(carts)), add_one(os.getpid())) for n in range(int(adds))))
+    lines.send("ready")
+    lines.recv()
+    lines.send(sum(store.update(name(n % int(carts)), add_one(os.getpid())) for n in range(int(adds))))
     store.close()
 
 
-def _write(path: str, user_id: str) -> None:
+def _write(lines: Connection, path: str, user_id: str) -> None:
     """Pause within a write."""
 
     def change(old: Record | None) -> tuple[Record, int]:
         result = add_one(os.getpid())(old)
-        _write_line("in")
-        sys.stdin.readline()
+        lines.send("in")
+        lines.recv()
         return result
 
     open_store(path).update(user_id, change)
-    _write_line("done")
-    sys.stdin.readline()
+    lines.send("done")
+    lines.recv()
 
 
-def _read(path: str) -> None:
+def _read(lines: Connection, path: str) -> None:
     """Pause within a read."""
     with open_store(path)._env.begin():  # noqa: SLF001 - no call of the store's takes long enough
-        _write_line("in")
-        sys.stdin.readline()
+        lines.send("in")
+        lines.recv()
 
 
-def _reopen(path: str, times: str) -> None:
+def _reopen(lines: Connection, path: str, times: str) -> None:
     """Open, add and close, time and again."""
-    _write_line("ready")
-    sys.stdin.readline()
+    lines.send("ready")
+    lines.recv()
     for _ in range(int(times)):
         store = open_store(path)
         store.update(name(0), add_one(os.getpid()))
         store.close()
-    _write_line("done")
+    lines.send("done")
 
 
-def _fork(path: str) -> None:
+def _fork(lines: Connection, path: str) -> None:
     """Use a store that was opened before this process was forked."""
     store = open_store(path)
     calls: list[Callable[[], object]] = [
@@ -148,30 +145,30 @@ def _fork(path: str) -> None:
     if not pid:
         for call in calls:
             try:
-                _write_line(call())
+                lines.send(call())
             except CartsvcError as error:
-                _write_line(f"{type(error).__name__}: {error}")
+                lines.send(f"{type(error).__name__}: {error}")
         os._exit(0)
     os.waitpid(pid, 0)
-    _write_line(store.update("u", add_one(0)))
+    lines.send(store.update("u", add_one(0)))
 
 
-def _guard(path: str, identity: str) -> None:
+def _guard(lines: Connection, path: str, identity: str) -> None:
     """Lock the directory with this identity, as another container does; an empty ``identity`` is the real one."""
     if identity:
         lmdb_lock._identity = lambda: identity  # type: ignore[assignment]  # noqa: SLF001 - a container in a test is another test
     try:
         held = DirectoryLock(path)
     except CartsvcError as error:
-        _write_line(error)
+        lines.send(str(error))
         return
-    _write_line("in")
-    sys.stdin.readline()
+    lines.send("in")
+    lines.recv()
     held.close()
-    _write_line("out")
-    sys.stdin.readline()
+    lines.send("out")
+    lines.recv()
 
 
-if __name__ == "__main__":
+def _run(lines: Connection, what: str, arguments: tuple[object, ...]) -> None:
     does = {"add": _add, "write": _write, "read": _read, "reopen": _reopen, "fork": _fork, "guard": _guard}
-    does[sys.argv[1]](*sys.argv[2:])
+    does[what](lines, *map(str, arguments))

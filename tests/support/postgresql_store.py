@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from cartsvc.stores.postgresql import PostgresqlStore
 from cartsvc.stores.urls import PostgresqlConfig, parse_store_url
 from tests.support.clock import real_now
+from tests.support.records import adding
 from tests.support.server_store import (
     AMPLE,
 )
-from tests.support.store_contract import adding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

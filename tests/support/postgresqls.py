@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _SECONDS = 30  # to start, to stop, to follow
+_MEMORY = Path("/dev/shm")  # noqa: S108 - the directories in it have random names
+_ROOM = 2**30  # bytes for all servers of a run of the tests
 _temporaries: list[Path] = []
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -107,12 +109,14 @@ class Postgresql:
 
     def empty_database(self) -> str:
         """Remove everything in the database ``shop``, and return its name."""
-        if not self.ask("SELECT 1 FROM pg_database WHERE datname = 'shop'"):
-            self.ask("CREATE DATABASE shop")
-        self.ask("ALTER DATABASE shop RESET ALL")
-        self.ask("DROP SCHEMA public CASCADE", database="shop")
-        self.ask("CREATE SCHEMA public", database="shop")
-        self.ask("GRANT USAGE ON SCHEMA public TO PUBLIC", database="shop")
+        with self.client() as client:
+            if not client.execute("SELECT 1 FROM pg_database WHERE datname = 'shop'").fetchone():
+                client.execute("CREATE DATABASE shop")
+            client.execute("ALTER DATABASE shop RESET ALL")
+        with self.client("shop") as client:  # one, because a connection takes 2 ms of CPU
+            client.execute("DROP SCHEMA public CASCADE")
+            client.execute("CREATE SCHEMA public")
+            client.execute("GRANT USAGE ON SCHEMA public TO PUBLIC")
         return "shop"
 
     def ask(self, statement: str, *, database: str = "postgres") -> list[Any]:
@@ -219,7 +223,7 @@ class Postgresql:
 @contextmanager
 def postgresql(*, primary: Postgresql | None = None, name: str = "standby", **settings: str) -> Iterator[Postgresql]:
     """Run a server with these settings until the block ends: a new one, or the standby of ``primary``."""
-    with tempfile.TemporaryDirectory(prefix="cartsvc-postgresql-") as directory:
+    with tempfile.TemporaryDirectory(prefix="cartsvc-postgresql-", dir=_place()) as directory:
         _give(Path(directory))
         server = Postgresql(Path(directory))
         try:
@@ -235,6 +239,14 @@ def postgresql(*, primary: Postgresql | None = None, name: str = "standby", **se
             raise
         finally:
             server.kill()
+
+
+def _place() -> Path | None:
+    """Return where the files of servers are; None for the default.
+
+    A server has a thousand files. To copy them takes 0.05 s of CPU in memory, and up to 0.7 s on a disk.
+    """
+    return _MEMORY if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM else None
 
 
 def _give(path: Path) -> None:
@@ -274,7 +286,7 @@ def _binary(name: str) -> Path:
 @cache
 def _template() -> Path:
     """Return the files of a new server. Copying them takes a tenth of the time that creating them takes."""
-    directory = _temporary()
+    directory = _temporary(_place())
     _give(directory)
     data = directory / "data"
     options = ("-U", "postgres", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C", "--wal-segsize=1")
@@ -298,9 +310,9 @@ def _installation() -> Path:
     return copy / package.name / "pginstall"
 
 
-def _temporary() -> Path:
+def _temporary(place: Path | None = None) -> Path:
     """Return a directory that is removed when this process ends."""
-    directory = Path(tempfile.mkdtemp(prefix="cartsvc-postgresql-"))
+    directory = Path(tempfile.mkdtemp(prefix="cartsvc-postgresql-", dir=place))
     _temporaries.append(directory)
     return directory
 

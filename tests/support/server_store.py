@@ -13,7 +13,7 @@ import pytest
 from cartsvc.errors import OutcomeUnknown, StoreError
 from tests.support.clock import real_now
 from tests.support.proxy import Fate
-from tests.support.store_contract import adding, at_once
+from tests.support.records import adding, at_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

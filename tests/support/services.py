@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cartsvc.carts.merge import Merger
 from cartsvc.carts.record import Policy
 from cartsvc.carts.service import CartService
-from tests.support.store_contract import at_once
+from tests.support.records import at_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable

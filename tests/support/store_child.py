@@ -20,8 +20,8 @@ from gevent.monkey import is_module_patched
 from cartsvc.errors import StoreError
 from cartsvc.stores import open_store
 from cartsvc.stores.urls import parse_store_url
-from tests.support import store_contract
-from tests.support.store_contract import adding, at_once
+from tests.support import records
+from tests.support.records import adding, at_once
 
 _ROOT = Path(__file__).parents[2]
 # Everything is patched before it is imported, as in gunicorn's worker.
@@ -85,7 +85,7 @@ def _clock() -> int:
 def _main(url: str, workers: int, adds: int, carts: int, timeout: float) -> None:
     store = open_store(parse_store_url(url), clock=_clock, memory_limit=0, max_readers=0, timeout=timeout)
     # Two processes that count from 0 would have the same tags.
-    store_contract._new_tag = map(f"{os.getpid()}-{{}}".format, count())  # noqa: SLF001 - as it is for all changes
+    records.tags = map(f"{os.getpid()}-{{}}".format, count())
     happened: Counter[str] = Counter()
     slowest = 0.0
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-import threading
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import pytest
@@ -13,25 +12,18 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from cartsvc.carts.cart import Cart, Item, Limits, Revision, add
+from cartsvc.carts.cart import Revision, add
 from cartsvc.carts.record import IdempotencyKey, MergeMark, Record, Seal
 from cartsvc.carts.validation import NewItem, validate_new_items
 from cartsvc.errors import RecordUnreadable
 from tests.support import strategies
 from tests.support.clock import FakeClock
+from tests.support.records import DAY, ROOMY, RejectedError, a_record, adding, at_once, put, remove, tags
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from cartsvc.carts.store import CartStore
-
-DAY = 86_400_000  # milliseconds
-_ROOMY = Limits(max_quantity=10**9, max_items=10_000, max_cart_bytes=2**22)
-_new_tag = map("tag-{}".format, count())
-
-
-class RejectedError(Exception):
-    """The error that a change raises in these tests."""
 
 
 class Race(NamedTuple):
@@ -39,68 +31,6 @@ class Race(NamedTuple):
 
     switch_interval: float | None  # seconds after which the interpreter turns to another thread
     spins: int  # turns of an empty loop between reading and returning
-
-
-def a_record(clock: Callable[[], int], *, lives: int = DAY, note: str = "") -> Record:
-    """Return a record with a new tag; ``note`` makes its content unique."""
-    now = clock()
-    items = (Item("note", note, (), 1, None, now),) if note else ()
-    cart = Cart("etag", 1, items, None, now, now, now + lives)
-    return Record(next(_new_tag), cart, (), (), None, now + lives)
-
-
-def putting(record: Record | None) -> Callable[[Record | None], tuple[Record | None, None]]:
-    """Return a change that writes this record."""
-    return lambda _: (record, None)
-
-
-def put(store: CartStore, user_id: str, record: Record) -> Record:
-    """Write the record and return it."""
-    store.update(user_id, putting(record))
-    return record
-
-
-def remove(store: CartStore, user_id: str) -> None:
-    """Remove the record, if there is one."""
-    store.update(user_id, putting(None))
-
-
-def adding(clock: Callable[[], int], *, spins: int = 0, fail: bool = False) -> Callable[[Record | None], Any]:
-    """Return a change that adds one to the quantity of one item, long after it was called."""
-    now = clock()
-    revision = Revision(at=now, etag=next(_new_tag), expires_at=now + DAY)
-    one = validate_new_items([NewItem("p", 1)], limits=_ROOMY, at=now)
-
-    def change(record: Record | None) -> tuple[Record, int]:
-        cart = add(record.cart if record else None, one, limits=_ROOMY, revision=revision)
-        for _ in range(spins):
-            pass
-        if fail:
-            raise RejectedError
-        return Record(revision.etag, cart, (), (), None, cart.expires_at), cart.items[0].quantity
-
-    return change
-
-
-def at_once(threads: int, work: Callable[[int], None]) -> None:
-    """Run ``work(number of the thread)`` in so many threads that start together; raise what any of them raised."""
-    barrier = threading.Barrier(threads)
-    raised: list[BaseException] = []
-
-    def run(number: int) -> None:
-        try:
-            barrier.wait()
-            work(number)
-        except BaseException as error:  # noqa: BLE001 - it is raised again below
-            raised.append(error)
-
-    started = [threading.Thread(target=run, args=(number,)) for number in range(threads)]
-    for thread in started:
-        thread.start()
-    for thread in started:
-        thread.join()
-    if raised:
-        raise raised[0]
 
 
 class StoreContract:
@@ -221,8 +151,8 @@ class StoreContract:
         """A full cart with all its keys, marks and a seal is returned whole."""
         lines = [NewItem("ü" * 100, 1, {"o": f"{n:0100}"}, 10**10, "EUR") for n in range(500)]
         now = clock()
-        revision = Revision(at=now, etag=next(_new_tag), expires_at=now + DAY)
-        cart = add(None, validate_new_items(lines, limits=_ROOMY, at=now), limits=_ROOMY, revision=revision)
+        revision = Revision(at=now, etag=next(tags), expires_at=now + DAY)
+        cart = add(None, validate_new_items(lines, limits=ROOMY, at=now), limits=ROOMY, revision=revision)
         keys = tuple(IdempotencyKey(bytes([n]) * 32, bytes(32), 200, now) for n in range(32))
         marks = tuple(MergeMark(f"merge-{n}", "s" * 255, bool(n % 2), now, now + DAY) for n in range(64))
         seal = Seal("merge", "t" * 255, "sum", now)
@@ -359,7 +289,7 @@ class StoreContract:
         stay = {f"stay-{n}": put(store, f"stay-{n}", a_record(clock)) for n in range(50)}
 
         def work(number: int) -> None:
-            for n in range(40):
+            for n in range(min(40, self.ADDS)):
                 if number % 2:
                     put(store, f"come-{number}-{n}", a_record(clock))
                     remove(store, f"come-{number}-{n // 2}")

@@ -15,6 +15,7 @@ import pytest
 from cartsvc import create_app
 from tests.support.postgresqls import programs
 from tests.support.programs import output_of
+from tests.support.servers import STARTUP
 from tests.support.valkeys import valkey
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _shown(client: FlaskClient, guest: str) -> dict[str, Any]:
 def _bash(script: str, directory: Path, shop: Shop) -> str:
     """Run commands of the page in this directory."""
     paths = [str(Path(sys.executable).parent), str(programs()), os.environ["PATH"]]
-    environment = {"PATH": ":".join(paths), "HOME": str(directory), "PYTHONPATH": str(_ROOT)}
+    environment = {"PATH": ":".join(paths), "HOME": str(directory), "PYTHONPATH": f"{STARTUP}:{_ROOT}"}
     environment |= {"STORE": shop.url, "SPARE": shop.spare}
     return output_of(["bash", "-e", "-o", "pipefail", "-c", script], cwd=directory, env=environment, timeout=60)
 
@@ -111,8 +112,9 @@ def _databases(server: Postgresql) -> Shop:
     "store",
     [
         pytest.param(_lmdb, id="lmdb"),
-        pytest.param(_valkey, id="valkey", marks=pytest.mark.soak),  # its snapshot is restored below
-        pytest.param(_postgresql, id="postgresql"),
+        # The commands use a store as the service does; the snapshot and the dump of these are restored below.
+        pytest.param(_valkey, id="valkey", marks=pytest.mark.soak),
+        pytest.param(_postgresql, id="postgresql", marks=pytest.mark.soak),
     ],
 )
 def test_an_export_restores_everything(

@@ -26,8 +26,8 @@ from cartsvc.errors import (
 from tests.support import strategies
 from tests.support.clock import FakeClock
 from tests.support.memory_store import MemoryStore
+from tests.support.records import at_once
 from tests.support.services import make_service
-from tests.support.store_contract import at_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -20,8 +20,8 @@ from tests.support import strategies
 from tests.support.carts_cli import MUG, NONE, TEE, CartsCli, fields_of
 from tests.support.clock import FakeClock
 from tests.support.memory_store import MemoryStore
+from tests.support.records import a_record, put
 from tests.support.services import make_service
-from tests.support.store_contract import a_record, put
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -25,9 +25,10 @@ from cartsvc.stores.valkey import ValkeyStore
 from cartsvc.telemetry.logging import LoggedStore
 from tests.support.clock import FakeClock
 from tests.support.memory_store import MemoryStore
+from tests.support.records import a_record, put, putting, remove
 from tests.support.servers import serve
 from tests.support.services import FakeSeconds
-from tests.support.store_contract import StoreContract, a_record, put, putting, remove
+from tests.support.store_contract import StoreContract
 from tests.support.valkeys import valkey
 
 if TYPE_CHECKING:
