@@ -28,10 +28,11 @@ def test_a_generated_client_adds_gets_merges_and_deletes(
     generate = [_BIN / "openapi-python-client", "generate", "--meta=none", "--fail-on-warning"]
     _run([*generate, f"--path={document.path}", f"--output-path={tmp_path / 'cartsvc_client'}"], tmp_path)
     url, token = shops[document.file]
-    assert _run([sys.executable, _PROGRAM, url, *([token] if token else [])], tmp_path) == "204\n"
-    page = tmp_path / "page.py"
-    page.write_text(f"token = {token or 'none'!r}\n{code_of_page('python').replace('https://carts.example', url)}")
-    assert _run([sys.executable, page], tmp_path) == "1\n"  # as the program has deleted the cart
+    page = f"token = {token or 'none'!r}\n{code_of_page('python').replace('https://carts.example', url)}"
+    program = tmp_path / "program.py"
+    program.write_text(f"{_PROGRAM.read_text()}\n{page}")
+    told = _run([sys.executable, program, url, *([token] if token else [])], tmp_path)
+    assert told == "204\n1\n"  # the program has deleted the cart, and the page adds one item
 
 
 def _run(command: list[str | Path], folder: Path) -> str:
