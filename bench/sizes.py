@@ -1,6 +1,7 @@
 """Measure the memory store with different numbers of carts: its bytes per cart, and the CPU time of its calls.
 
-Each size is a process of its own, ``python -m bench.sizes CARTS``. All exist at the same time and measure in turns.
+Each size is a process of its own, ``python -m bench.sizes CARTS CALLS``.
+All exist at the same time and measure in turns.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SIZES = (10_000, 100_000, 1_000_000)
-_CALLS = 2_000  # in one round
+_CALLS = 2_000  # of each kind, in one round
 _MONTH_MS = 30 * 86_400_000
 _BEGIN_MS = 1_800_000_000_000  # times of this length, because smaller numbers take fewer bytes
 _FILL_TIMEOUT_S = 900
@@ -75,21 +76,21 @@ class Filled:
             record = structs.replace(model, tag=next(self._tags), cart=cart, expires_at=cart.expires_at)
             self._store.update(_user(n), partial(_give, record))
 
-    def measure(self) -> Calls:
-        """Measure calls for random carts. Raises Broken if the app rejects a request."""
+    def measure(self, calls: int) -> Calls:
+        """Measure this number of calls of each kind, for random carts. Raises Broken if the app rejects a request."""
 
         def change(record: Record | None) -> tuple[Record | None, None]:
             return record and structs.replace(record, tag=next(self._tags)), None
 
         return Calls(
-            store_get=cpu_us(self._store.get, self._random_users()),
-            store_update=cpu_us(lambda user: self._store.update(user, change), self._random_users()),
-            app_get=cpu_us(self._request, [_environ("GET", user) for user in self._random_users()]),
-            app_post=cpu_us(self._request, [_environ("POST", user) for user in self._random_users()]),
+            store_get=cpu_us(self._store.get, self._random_users(calls)),
+            store_update=cpu_us(lambda user: self._store.update(user, change), self._random_users(calls)),
+            app_get=cpu_us(self._request, [_environ("GET", user) for user in self._random_users(calls)]),
+            app_post=cpu_us(self._request, [_environ("POST", user) for user in self._random_users(calls)]),
         )
 
-    def _random_users(self) -> list[str]:
-        return [_user(self._users.randrange(self.carts)) for _ in range(_CALLS)]
+    def _random_users(self, count: int) -> list[str]:
+        return [_user(self._users.randrange(self.carts)) for _ in range(count)]
 
     def _request(self, environ: WSGIEnvironment) -> None:
         def start_response(status: str, *_: object) -> Callable[[bytes], object]:
@@ -137,23 +138,23 @@ def used_bytes() -> int:
     return int(anonymous.split()[1]) * 1024 + sum(files.values())
 
 
-def main(carts: int) -> None:
+def main(carts: int, calls: int) -> None:
     """Fill a store, print the bytes per cart, and then the times of calls for each line of the input."""
     before = used_bytes()
     filled = Filled(carts)
     print((used_bytes() - before) / carts, flush=True)  # noqa: T201 - the purpose of this program
     for _ in sys.stdin:
-        print(msgspec.json.encode(filled.measure()).decode(), flush=True)  # noqa: T201 - as above
+        print(msgspec.json.encode(filled.measure(calls)).decode(), flush=True)  # noqa: T201 - as above
 
 
 # ---- all sizes ----
 
 
-def measure(sizes: Sequence[int], *, rounds: int, progress: Callable[[str], None]) -> list[Size]:
+def measure(sizes: Sequence[int], *, rounds: int, progress: Callable[[str], None], calls: int = _CALLS) -> list[Size]:
     """Return the figures of each number of carts. Raises Broken if a process fails."""
     with ExitStack() as stack:
         progress(f"filling memory stores with {' and '.join(f'{size:,}' for size in sizes)} carts")
-        processes = [stack.enter_context(_process(size)) for size in sizes]
+        processes = [stack.enter_context(_process(size, calls)) for size in sizes]
         found = [
             Size(carts=size, bytes_per_cart=float(_line(process)), rounds=[])
             for size, process in zip(sizes, processes, strict=True)
@@ -162,17 +163,17 @@ def measure(sizes: Sequence[int], *, rounds: int, progress: Callable[[str], None
             progress(f"round {turn} of {rounds}: calls of memory stores" if turn else "warming up: memory stores")
             for size, process in zip(found, processes, strict=True):
                 _ask(process)
-                calls = msgspec.json.decode(_line(process), type=Calls)
+                measured = msgspec.json.decode(_line(process), type=Calls)
                 if turn:
-                    size.rounds.append(calls)
+                    size.rounds.append(measured)
     return found
 
 
 @contextmanager
-def _process(carts: int) -> Iterator[subprocess.Popen[str]]:
+def _process(carts: int, calls: int) -> Iterator[subprocess.Popen[str]]:
     settings = {"CARTSVC_STORE_URL": "memory://", "CARTSVC_MEMORY_LIMIT": str(2**26 + 4096 * carts)}
     clean = {name: value for name, value in os.environ.items() if not name.startswith("CARTSVC_")}
-    command = [sys.executable, "-m", "bench.sizes", str(carts)]
+    command = [sys.executable, "-m", "bench.sizes", str(carts), str(calls)]
     with subprocess.Popen(  # noqa: S603 - our own command
         command, cwd=ROOT, env=clean | settings, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -199,4 +200,4 @@ def _line(process: subprocess.Popen[str]) -> str:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -129,6 +130,8 @@ def test_a_method_that_is_not_allowed_is_told_before_a_wrong_user_id(client: Cli
 
 # ---- a store that fails ----
 
+_UNAVAILABLE, _IN_DOUBT, _FULL = errors.StoreError(), errors.OutcomeUnknown(), errors.StoreFull()
+
 
 @pytest.mark.parametrize(("method", "path", "body"), READS + GROWS + SHRINKS)
 @pytest.mark.parametrize(
@@ -139,7 +142,7 @@ def test_a_method_that_is_not_allowed_is_told_before_a_wrong_user_id(client: Cli
         (UnicodeDecodeError("utf-8", b"secret", 0, 1, "secret"), (500, "internal-error", None)),
         (KeyError("secret"), (500, "internal-error", None)),
         (errors.RecordUnreadable(), (500, "record-unreadable", None)),
-        (errors.StoreError(), (503, "store-unavailable", "1")),
+        (_UNAVAILABLE, (503, "store-unavailable", "1")),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
@@ -158,7 +161,7 @@ def test_store_failures(
 @pytest.mark.parametrize(("method", "path", "body"), GROWS + SHRINKS)
 def test_an_answer_that_was_lost(method: str, path: str, body: object) -> None:
     """503 of its own kind for a write in doubt: it claims neither, and has Retry-After."""
-    response = _client_of(errors.OutcomeUnknown()).open(path, method=method, json=body)
+    response = _client_of(_IN_DOUBT).open(path, method=method, json=body)
     assert (*problem(response), response.headers.get("Retry-After")) == (503, "outcome-unknown", "1")
     assert "Idempotency-Key" in response.json["detail"]
     assert "Nothing was changed" not in response.json["detail"]
@@ -166,20 +169,20 @@ def test_an_answer_that_was_lost(method: str, path: str, body: object) -> None:
 
 def test_readiness_says_what_is_wrong_with_the_store() -> None:
     """A store that fails is not ready, and the reason is the one that /openapi.json has for /readyz."""
-    response = _client_of(errors.StoreError()).get("/readyz")
+    response = _client_of(_UNAVAILABLE).get("/readyz")
     assert (*problem(response), response.headers.get("Retry-After")) == (503, "store-unavailable", "1")
 
 
 @pytest.mark.parametrize(("method", "path", "body"), GROWS)
 def test_a_full_store(method: str, path: str, body: object) -> None:
     """507 for whatever would make a record grow."""
-    response = _client_of(errors.StoreFull()).open(path, method=method, json=body)
+    response = _client_of(_FULL).open(path, method=method, json=body)
     assert problem(response) == (507, "store-full")
 
 
 def test_what_is_wrong_with_the_request_is_told_first() -> None:
     """An unavailable store hides no 4xx that the request alone causes."""
-    client = _client_of(errors.StoreError())
+    client = _client_of(_UNAVAILABLE)
     assert client.post("/cart/alice", json={}).status_code == 422
     assert client.post("/cart/..", json=SKU).status_code == 422
     assert client.post("/cart/alice", data=b"x").status_code == 415
@@ -224,5 +227,7 @@ def _leaves(error: type[Exception]) -> list[type[Exception]]:
     return below or [error]
 
 
+@cache
 def _client_of(error: Exception) -> Client:
+    """Return a client of an app that meets this error in each call of its store, and has no other state."""
     return make_client(store=RaisingStore(error))

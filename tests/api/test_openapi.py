@@ -506,9 +506,11 @@ def _without(name: str) -> dict[str, str]:
         _json({}, 500, {}, PROBLEM),
     ],
 )
-def test_the_checker_sees_wrong_answers(client: Client, wrong: Callable[..., Response]) -> None:
+def test_the_checker_sees_wrong_answers(
+    client: Client, monkeypatch: pytest.MonkeyPatch, wrong: Callable[..., Response]
+) -> None:
     """Each is caught by the client, whatever test asked."""
-    client.application.view_functions["carts.get_cart"] = wrong
+    monkeypatch.setitem(client.application.view_functions, "carts.get_cart", wrong)
     with pytest.raises((AssertionError, json.JSONDecodeError)):
         client.get("/cart/alice")
 
@@ -560,9 +562,11 @@ def test_the_checker_lets_right_writes_pass(client: Client) -> None:
         (_refusal("precondition-failed", 412, HEADERS, cart={}), {}),
     ],
 )
-def test_the_checker_sees_wrong_answers_to_writes(client: Client, wrong: Any, sent: dict[str, str]) -> None:
+def test_the_checker_sees_wrong_answers_to_writes(
+    client: Client, monkeypatch: pytest.MonkeyPatch, wrong: Any, sent: dict[str, str]
+) -> None:
     """Unexpected replays, a 412 without its cart, problems without Retry-After."""
-    client.application.view_functions["carts.add_item"] = wrong
+    monkeypatch.setitem(client.application.view_functions, "carts.add_item", wrong)
     with pytest.raises(AssertionError):
         client.post("/cart/alice", json=SKU, headers=sent)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import unicodedata
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -15,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cartsvc.carts.cart import MAX_LIMITS
-from cartsvc.carts.strings import CURRENCY, PRODUCT_ID, STORED_PRODUCT_ID, USER_ID, StringRule
+from cartsvc.carts.strings import CURRENCY, GROWN, PRODUCT_ID, STORED_PRODUCT_ID, USER_ID, StringRule
 from cartsvc.carts.validation import option_rules
 from tests.support.api_client import make_client
 from tests.support.node import Ecma, ecma
@@ -41,13 +42,15 @@ def _as_sent(text: str) -> str:
 
 
 _characters = st.one_of(st.sampled_from(_ODD), st.sampled_from(_OF_USER_IDS), st.characters(codec=None))
+# What NFC adds to a text may exceed a limit, which JSON Schema cannot express (docs/concepts.md).
+_counted = _characters.filter(lambda each: not unicodedata.combining(each) and each not in GROWN)
 _lengths = st.sampled_from([63, 64, 65, 127, 128, 129, 254, 255, 256, 257])
 _ends = st.sampled_from(["", "\n"])
 texts = st.one_of(
     st.text(_characters, max_size=8),
     st.text(_OF_USER_IDS, max_size=8),
     st.from_regex(r"\A[A-Z]{2,4}\n?\Z"),
-    st.builds(lambda character, length, end: character * length + end, _characters, _lengths, _ends),
+    st.builds(lambda character, length, end: character * length + end, _counted, _lengths, _ends),
 ).map(_as_sent)
 
 
@@ -130,17 +133,17 @@ def test_the_service_accepts_what_the_document_allows_and_no_more(
 ) -> None:
     """Whatever the string: private, unassigned, format, separator and combining characters, and lone surrogates."""
     find, send = PLACES[place]
-    schema = find(client.get("/openapi.json").json)
+    schema = find(client.contract.document)
     status = send(client, text)
     assert status in {200, 201, 400, 404, 405, 422}
     assert (status in {200, 201}) == node.allows(schema, text)
 
 
-@pytest.mark.parametrize(
-    "rule",
-    [USER_ID, CURRENCY, PRODUCT_ID, STORED_PRODUCT_ID, *option_rules(MAX_LIMITS)],
-    ids=map(str, range(6)),
-)
+# Of rules that differ in their lengths only, one.
+_RULES = {rule.pattern: rule for rule in (USER_ID, CURRENCY, PRODUCT_ID, STORED_PRODUCT_ID, *option_rules(MAX_LIMITS))}
+
+
+@pytest.mark.parametrize("rule", _RULES.values(), ids=map(str, range(len(_RULES))))
 def test_a_pattern_means_the_same_in_python_and_in_node(node: Ecma, rule: StringRule) -> None:
     """For each code point of Unicode, alone: Python's ``re`` and ECMA-262 read one pattern, and must read it alike."""
     inside = [rule.allows(chr(code)) for code in range(sys.maxunicode + 1)]

@@ -94,7 +94,7 @@ def test_the_examples_show_what_happens(tmp_path: Path) -> None:
     """Each command prints what the page shows, in one shell, with a server started as on the page."""
     steps = list(_steps())
     settings = _started(_blocks("sh")[0], tmp_path)
-    with serve(**settings) as server:
+    with serve(WEB_CONCURRENCY="1", **settings) as server:
         here = server.url.removeprefix("http://")
         script = "".join(f"{command}\necho; echo '{_NEXT}'\n" for command, _ in steps)
         told = _bash(script.replace("localhost:8080", here), tmp_path, settings)

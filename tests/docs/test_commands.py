@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,10 +72,19 @@ def _of_make() -> set[str]:
     return set(re.findall(r"(?:^|\$\(or \$\()([A-Z_]+)(?= \?=|\),)", _MAKEFILE, re.MULTILINE))
 
 
+@cache
 def _of_tests() -> set[str]:
     """Return the variables that the tests and the benchmark read."""
     files = [*_ROOT.glob("tests/**/*.py"), *_ROOT.glob("bench/**/*.py")]
     return {name for file in files for name in re.findall(r'environ\.get\("([A-Z_]+)"', file.read_text())}
+
+
+@cache
+def _options() -> dict[str, set[str]]:
+    """Return the commands of `flask carts`, with their options."""
+    group = create_app().cli.commands["carts"]
+    assert isinstance(group, click.Group)
+    return {name: {each for param in it.params for each in param.opts} for name, it in group.commands.items()}
 
 
 # ---- what is looked for is found ----
@@ -136,9 +146,7 @@ def test_every_target_that_a_page_names_exists(page: Path) -> None:
 @pytest.mark.usefixtures("nothing_set")
 def test_every_command_on_carts_that_a_page_names_exists(page: Path) -> None:
     """With each of its options."""
-    group = create_app().cli.commands["carts"]
-    assert isinstance(group, click.Group)
-    known = {name: {each for param in it.params for each in param.opts} for name, it in group.commands.items()}
+    known = _options()
     for name, options in _carts(page.read_text()):
         assert options - known[name] == set(), name
 

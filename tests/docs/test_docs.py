@@ -449,7 +449,7 @@ def run(tmp_path: Path) -> Iterator[Callable[[str], str]]:
     """Run a command of a page against a fresh server, in an empty home directory."""
     # Without the developer's .curlrc and proxy, so that only the page decides.
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "NO_PROXY": "*"}
-    with serve() as server:
+    with serve(WEB_CONCURRENCY="1") as server:
         here = server.url.removeprefix("http://")
 
         def output(command: str) -> str:

@@ -55,6 +55,7 @@ MALFORMED_TAGS = [
     "\x7f",
 ]
 _contract = functools.cache(Contract)  # most apps have the same document
+_contracts: weakref.WeakKeyDictionary[Flask, Contract] = weakref.WeakKeyDictionary()
 _LEAK = re.compile(r"Traceback|\.py\b|site-packages|codec can't|object at 0x|Error\b")
 
 
@@ -63,7 +64,9 @@ class Client(FlaskClient):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.contract = _contract(super().open("/openapi.json", buffered=True).data)
+        if self.application not in _contracts:
+            _contracts[self.application] = _contract(super().open("/openapi.json", buffered=True).data)
+        self.contract = _contracts[self.application]
 
     def open(self, *args: Any, **kwargs: Any) -> TestResponse:
         """Send a request, and check the response."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tests.support.ports import free_port
+from tests.support.servers import STARTUP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +44,8 @@ def demo(*, expected: int = 0, **environment: str) -> Iterator[Demo]:
     page, service = free_port(), free_port()
     command = [sys.executable, "examples/storefront/serve.py", f"--port={page}", f"--service-port={service}"]
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, cwd=_ROOT, env={**os.environ, **environment}, stdout=log, stderr=log)
+        settings = {"PYTHONPATH": str(STARTUP), "WEB_CONCURRENCY": "1", **environment}
+        process = subprocess.Popen(command, cwd=_ROOT, env={**os.environ, **settings}, stdout=log, stderr=log)
         try:
             deadline = time.monotonic() + _SECONDS
             while f"http://localhost:{page}\n" not in _read(log):

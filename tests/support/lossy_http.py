@@ -75,7 +75,10 @@ def lossy_network(upstream: str) -> Iterator[Network]:
 def service_with_tokens() -> Iterator[httpx.Client]:
     """Run a service with authentication. Yield a client that reaches it directly, and may use every cart."""
     headers = {"Authorization": f"Bearer {user_token('tests', scope='carts:all', seconds=3600)}"}
-    with serve(**ENVIRONMENT) as server, httpx.Client(base_url=server.url, headers=headers, trust_env=False) as client:
+    with (
+        serve(WEB_CONCURRENCY="1", **ENVIRONMENT) as server,
+        httpx.Client(base_url=server.url, headers=headers, trust_env=False) as client,
+    ):
         yield client
 
 

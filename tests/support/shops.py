@@ -27,9 +27,10 @@ class Shop(NamedTuple):
 def shop(document: Document) -> Iterator[Shop]:
     """Serve the API that the document describes."""
     if document is not WITH_AUTH:
-        with serve() as server:
+        with serve(WEB_CONCURRENCY="1") as server:
             yield Shop(server.url, None)
         return
     token = jwt.encode({"sub": "alice", "exp": int(time.time()) + 600}, SECRET, "HS256")
-    with serve(CARTSVC_AUTH="jwt", CARTSVC_JWT_KEY=SECRET, CARTSVC_GUEST_KEY=GUEST_SECRET) as server:
+    keys = {"CARTSVC_JWT_KEY": SECRET, "CARTSVC_GUEST_KEY": GUEST_SECRET}
+    with serve(WEB_CONCURRENCY="1", CARTSVC_AUTH="jwt", **keys) as server:
         yield Shop(server.url, token)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.http_clients import Client
 from tests.support.parsers import PARSERS, with_parser
 from tests.support.raw_http import check_well
 from tests.support.servers import serve
@@ -58,9 +59,9 @@ def soak_round(request: pytest.FixtureRequest) -> int:
     return number
 
 
-@pytest.fixture(scope="module", params=SERVERS, ids=SERVERS)
+@pytest.fixture(scope="package", params=SERVERS, ids=SERVERS)
 def attacked_server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """Return one server for a module, of each worker class and parser, so that it must survive every request."""
+    """Return one server for all hostile tests, of each worker class and parser: it must survive every request."""
     arguments, settings = SERVERS[request.param]
     with serve(*arguments, CARTSVC_CORS_ORIGINS="https://shop.example", WEB_CONCURRENCY="1", **settings) as server:
         yield server
@@ -68,7 +69,12 @@ def attacked_server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 @pytest.fixture
 def attacked(attacked_server: Server) -> Iterator[Server]:
-    """Return the server; after the test it serves as before, with the same workers and no unexpected log line."""
+    """Return the server, without a cart of alice.
+
+    After the test it serves as before, with the same workers and no unexpected log line.
+    """
+    with Client(attacked_server.url) as client:
+        client.call("DELETE", "/cart/alice")
     workers, logged = attacked_server.workers(), len(attacked_server.log())
     yield attacked_server
     check_well(attacked_server, logged)

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +22,7 @@ from tests.support.raw_http import (
     request,
     statuses,
 )
+from tests.system.conftest import SERVERS
 
 if TYPE_CHECKING:
     from tests.support.servers import Server
@@ -72,6 +74,9 @@ def test_any_damage(attacked_server: Server, whole: bytes, changes: list[tuple[i
 
 # ---- long series ----
 
+# Each worker class and each parser is in one of the other two.
+_EACH_ONCE = [pytest.param(name, marks=pytest.mark.soak if name == "gevent-C" else ()) for name in SERVERS]
+
 
 def memory(attacked: Server) -> int:
     """Return the memory of its workers in KiB."""
@@ -90,6 +95,7 @@ def status_of_next(responses: BinaryIO) -> int:
     return status
 
 
+@pytest.mark.parametrize("attacked_server", _EACH_ONCE, indirect=True)
 def test_many_small_bodies(attacked_server: Server) -> None:
     """Valid and invalid requests, all different, leave nothing behind: the memory does not grow."""
     bodies = [

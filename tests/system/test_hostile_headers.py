@@ -195,7 +195,7 @@ def test_ranges(attacked: Server, value: bytes) -> None:
 @pytest.mark.parametrize("parser", PARSERS)
 def test_malformed_header_in_the_access_log(parser: str) -> None:
     """The log contains the rejection without the header. Only the Python parser has a request for the access log."""
-    with serve("--access-logfile", "-", *with_parser(parser)) as server:
+    with serve("--access-logfile", "-", *with_parser(parser), WEB_CONCURRENCY="1") as server:
         sent = request(b"GET", b"/cart/alice", b"Content-Length: " + SECRET)
         assert statuses(server, sent) == [400]
         server.wait_for_log("Invalid request from ip=127.0.0.1: invalid header\n")

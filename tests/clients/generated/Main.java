@@ -15,7 +15,7 @@ public class Main {
         CartsApi api = new CartsApi(client);
 
         ItemInput mug = new ItemInput().productId("mug").quantity(2L).unitPrice(10_000_000_000L).currency("EUR");
-        api.addItem("alice", mug, "k1", null, null);
+        api.addItem("alice", mug, "java-1", null, null);
         Cart cart = api.getCart("alice", null);
         if (cart.getTotalQuantity() != 2 || cart.getSubtotal() != 20_000_000_000L) {
             throw new AssertionError(cart);

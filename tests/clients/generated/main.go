@@ -24,7 +24,7 @@ func main() {
 	mug := carts.NewItemInput("mug", 2)
 	mug.SetUnitPrice(10_000_000_000)
 	mug.SetCurrency("EUR")
-	_, _, err := api.AddItem(as, "alice").IdempotencyKey("k1").ItemInput(*mug).Execute()
+	_, _, err := api.AddItem(as, "alice").IdempotencyKey("go-1").ItemInput(*mug).Execute()
 	must(err)
 	cart, _, err := api.GetCart(as, "alice").Execute()
 	must(err)

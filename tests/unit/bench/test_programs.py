@@ -242,10 +242,9 @@ def test_a_run_of_a_part_is_none_to_publish(
 
 
 @pytest.mark.usefixtures("nothing_set")
-def test_a_memory_store_is_filled_and_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_memory_store_is_filled_and_measured() -> None:
     """Its calls take time, and no request is rejected."""
-    monkeypatch.setattr(sizes, "_CALLS", 20)
-    calls = sizes.Filled(50).measure()
+    calls = sizes.Filled(50).measure(20)
     assert min(calls.store_get, calls.store_update, calls.app_get, calls.app_post) > 0
     assert calls.app_post > calls.store_update
 
@@ -265,7 +264,7 @@ def test_memory_in_files_is_counted(tmp_path: Path) -> None:
 @pytest.mark.server
 def test_sizes_are_measured_in_processes_of_their_own() -> None:
     """Bytes per cart for each, and the calls of each round."""
-    found = sizes.measure([20, 200], rounds=1, progress=lambda _: None)
+    found = sizes.measure([20, 200], rounds=1, progress=lambda _: None, calls=20)
     assert [(size.carts, len(size.rounds), size.bytes_per_cart > 0) for size in found] == [
         (20, 1, True),
         (200, 1, True),
