@@ -11,16 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 from urllib.parse import urlsplit
 
-import pytest
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 T = TypeVar("T")
-# For the fixture ``server``: both worker classes, coroutines (the default) and real threads.
-_ROOM = {"CARTSVC_MAX_QUANTITY": "1000000"}  # for many adds to one item
-_BOTH = [_ROOM, _ROOM | {"CARTSVC_THREADS": "8"}]
-WORKERS = pytest.mark.parametrize("server", _BOTH, ids=["gevent", "threads"], indirect=True)
 SECONDS = 20  # a client that waits longer fails its test
 NO_ANSWER = ("no answer",)
 

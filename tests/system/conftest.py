@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -35,21 +36,36 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A store of its own for each test, of the kind that its parameter names."""
-    if request.param == "memory":
+@pytest.fixture(scope="module", params=[{}, {"CARTSVC_THREADS": "8"}], ids=["gevent", "threads"])
+def shared_server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """Return one server for a module, of each worker class, with room for many adds to an item.
+
+    No test may end it, and each has carts of its own.
+    """
+    with serve(CARTSVC_MAX_QUANTITY="1000000", **request.param) as running:
+        yield running
+
+
+@contextmanager
+def store_of(kind: str, request: pytest.FixtureRequest, directory: Path) -> Iterator[str]:
+    """Return the URL of a new store of this kind, until the block ends."""
+    if kind == "memory":
         yield "memory://"
-        return
-    if request.param == "lmdb":
-        yield f"lmdb://{tmp_path}/carts?sync=off"  # the tests of a store itself wait for the disk
-        return
-    if request.param == "postgresql":
+    elif kind == "lmdb":
+        yield f"lmdb://{directory}/carts?sync=off"  # the tests of a store itself wait for the disk
+    elif kind == "postgresql":
         server: Postgresql = request.getfixturevalue("postgresql_server")
         yield server.url_of(server.empty_database())
-        return
-    with valkey() as running:
-        yield running.url
+    else:
+        with valkey() as running:
+            yield running.url
+
+
+@pytest.fixture
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Return a store of its own for each test, of the kind that its parameter names."""
+    with store_of(request.param, request, tmp_path) as url:
+        yield url
 
 
 @pytest.fixture(params=range(1, _ROUNDS + 1))

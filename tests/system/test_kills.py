@@ -24,6 +24,7 @@ from tests.support.load import (
 )
 from tests.support.servers import serve
 from tests.support.valkeys import valkey
+from tests.system.conftest import store_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +39,21 @@ ABORTED = "urn:cartsvc:problem:merge-aborted"
 MERGED = "urn:cartsvc:problem:cart-merged"
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 THREADS = {"CARTSVC_THREADS": "4"}
-SHARED = pytest.mark.parametrize("store_url", ["lmdb", "valkey", "postgresql"], indirect=True)  # by several servers
+ROOM = {"CARTSVC_MAX_QUANTITY": "1000000"}  # for many adds to one item
+
+
+@pytest.fixture(scope="module", params=["lmdb", "valkey", "postgresql"])
+def two_servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
+    """Return two servers on one store, for the module, on each kind of store that several servers share.
+
+    Each test has a cart of its own.
+    """
+    with (
+        store_of(request.param, request, tmp_path_factory.mktemp("two")) as url,
+        serve(CARTSVC_STORE_URL=url, WEB_CONCURRENCY="1", **ROOM) as first,
+        serve(CARTSVC_STORE_URL=url, WEB_CONCURRENCY="1", **ROOM) as second,
+    ):
+        yield [first, second]
 
 
 def merges(client: Persistent, number: int) -> Iterator[tuple[str, str]]:
@@ -101,10 +116,10 @@ def kill_worker(server: Server) -> None:
 )
 def test_workers_that_are_killed_lose_nothing(store_url: str, environment: dict[str, str]) -> None:
     """Each add under a key is in its cart exactly once, whichever worker died over it; and no answer is a 5xx."""
-    with serve("--workers", "3", CARTSVC_STORE_URL=store_url, **environment) as server:
+    with serve("--workers", "2", CARTSVC_STORE_URL=store_url, **environment) as server:
         load = Load(server.url, adds)
         with load():
-            for _ in range(3):
+            for _ in range(2):
                 load.wait_for(CHANCE.randrange(10, 100))
                 kill_worker(server)
             load.wait_for(CHANCE.randrange(10, 100))
@@ -119,7 +134,7 @@ def test_workers_that_are_killed_lose_nothing(store_url: str, environment: dict[
 @pytest.mark.parametrize("store_url", ["memory", "valkey"], indirect=True)
 def test_merges_conserve_items_when_workers_die_of_their_writes(store_url: str) -> None:
     """Each item is in one cart, once, wherever a worker died in a merge; and no cart stays sealed for ever."""
-    chaos = ("--workers", "3", "tests.support.apps.crashing_app:app")
+    chaos = ("--workers", "2", "tests.support.apps.crashing_app:app")
     with serve(*chaos, CARTSVC_STORE_URL=store_url) as server:
         load = Load(server.url, merges)
         with load():
@@ -136,7 +151,7 @@ def test_merges_conserve_items_when_workers_die_of_their_writes(store_url: str) 
         assert found == {product: 1 for cart in load.carts().values() for product in cart}
 
 
-@pytest.mark.parametrize("sync", ["on", pytest.param("lazy", marks=pytest.mark.soak), "off"])
+@pytest.mark.parametrize("sync", [*(pytest.param(sync, marks=pytest.mark.soak) for sync in ("on", "lazy")), "off"])
 def test_a_server_that_is_killed_loses_nothing(sync: str, tmp_path: Path) -> None:
     """All processes die under load, and another server goes on in the same directory: each add is there, once.
 
@@ -165,17 +180,11 @@ def test_a_valkey_that_is_paused_killed_and_restarted_loses_nothing() -> None:
         check_pauses_and_restarts(store, store.url, hold_writes)
 
 
-@SHARED
-def test_two_servers_on_one_store_are_one(store_url: str) -> None:
+def test_two_servers_on_one_store_are_one(two_servers: list[Server]) -> None:
     """What one of them was told the other one shows at once; and each takes the other one's ETags."""
-    alone = {"CARTSVC_STORE_URL": store_url, "WEB_CONCURRENCY": "1"}
-    with (
-        serve(**alone) as first,
-        serve(**alone) as second,
-        Client(first.url) as here,
-        Client(second.url) as there,
-    ):
-        for total in range(1, 101, 2):
+    first, second = two_servers
+    with Client(first.url) as here, Client(second.url) as there:
+        for total in range(1, 51, 2):
             for client, other, quantity in ((here, there, total), (there, here, total + 1)):
                 written = client.add("alice")
                 seen = other.call("GET", "/cart/alice")
@@ -192,27 +201,24 @@ def test_two_servers_on_one_store_are_one(store_url: str) -> None:
         assert here.call("GET", "/cart/alice").body["version"] == 0
 
 
-def add_from_two_servers(store_url: str, *application: str) -> list[int]:
-    """Let 16 clients add 20 times each to one cart, through two servers, and tell what they are answered, in order."""
-    alone = {"CARTSVC_STORE_URL": store_url, "CARTSVC_MAX_QUANTITY": "1000000", "WEB_CONCURRENCY": "1"}
-    with serve(*application, **alone) as first, serve(*application, **alone) as second:
+def add_at_once(*servers: Server) -> list[int]:
+    """Let 16 clients add 20 times each to one cart, spread over the servers, and return the totals in order."""
 
-        def add(client: Client, _: int) -> list[int]:
-            responses = [client.add("alice") for _ in range(20)]
-            assert [response.status for response in responses] == [200] * 20
-            return [response.body["total_quantity"] for response in responses]
+    def add(client: Client, _: int) -> list[int]:
+        responses = [client.add("bob") for _ in range(20)]
+        assert [response.status for response in responses] == [200] * 20
+        return [response.body["total_quantity"] for response in responses]
 
-        told = at_once(16, [first.url, second.url], add)
-    return sorted(total for each in told for total in each)
+    totals = at_once(16, [server.url for server in servers], add)
+    return sorted(total for each in totals for total in each)
 
 
-@SHARED
-def test_no_add_is_lost_between_two_servers(store_url: str) -> None:
+def test_no_add_is_lost_between_two_servers(two_servers: list[Server]) -> None:
     """16 clients x 20 adds without keys to one cart are 320 exactly, and each is answered with a total of its own."""
-    assert add_from_two_servers(store_url) == list(range(1, 321))
+    assert add_at_once(*two_servers) == list(range(1, 321))
 
 
-def test_a_careless_store_would_be_found_out(tmp_path: Path) -> None:
+def test_a_careless_store_would_be_found_out() -> None:
     """The promise above is not kept by a store that reads and writes in two steps."""
-    careless = ("tests.support.apps.racy_app:app",)
-    assert add_from_two_servers(f"lmdb://{tmp_path}/carts?sync=off", *careless) != list(range(1, 321))
+    with serve("tests.support.apps.racy_app:app", WEB_CONCURRENCY="1", **ROOM) as careless:
+        assert add_at_once(careless) != list(range(1, 321))

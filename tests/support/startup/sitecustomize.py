@@ -12,6 +12,8 @@ from typing import Any
 
 # structlog imports rich where it is installed, and rich takes a fifth of the start.
 sys.modules["rich"] = None  # type: ignore[assignment]  # as Python marks a module that cannot be imported
+# redis-py imports OpenTelemetry's metrics where they are installed, which take two fifths of its own import.
+sys.modules["opentelemetry.sdk.metrics"] = None  # type: ignore[assignment]
 
 _entry_points = metadata.entry_points
 
