@@ -3,8 +3,8 @@ PYTHON ?= python3
 # Each of the many processes of a test run would compile all tests again.
 unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
-# Four processes on two cores, because system tests mostly wait; an idle process takes tests from a busy one.
-PARALLEL := --numprocesses=4 --dist=worksteal
+# Five processes on two cores, because system tests mostly wait; an idle process takes tests from a busy one.
+PARALLEL := --numprocesses=5 --dist=worksteal
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
