@@ -331,7 +331,7 @@ def problem_of(name: str) -> tuple[int, str]:
     return kind.status, kind.slug
 
 
-@pytest.mark.parametrize("threads", ["0", pytest.param("4", marks=pytest.mark.soak)], ids=["gevent", "threads"])
+@pytest.mark.parametrize("threads", ["0", "4"], ids=["gevent", "threads"])
 def test_the_server_does_what_the_model_says(threads: str) -> None:
     """Every accepted change is in effect exactly once, whatever is repeated, doubled or never answered."""
     with serve(**SETTINGS, CARTSVC_THREADS=threads) as server:
@@ -341,8 +341,8 @@ def test_the_server_does_what_the_model_says(threads: str) -> None:
 @pytest.mark.parametrize(
     ("store", "threads"),
     [
+        ("valkey", "0"),
         ("valkey", "4"),
-        pytest.param("valkey", "0", marks=pytest.mark.soak),
         pytest.param("postgresql", "0", marks=pytest.mark.soak),
     ],
 )
