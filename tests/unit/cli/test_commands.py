@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import pty
@@ -187,7 +186,6 @@ def _same(store: Endless) -> Endless:
 
 def _peak(commands: click.Group, arguments: list[str]) -> int:
     """Return the peak of the memory that a command allocates, in bytes."""
-    gc.collect()
     tracemalloc.start()
     try:
         assert CliRunner().invoke(commands, arguments, catch_exceptions=False).exit_code == 0
@@ -198,13 +196,13 @@ def _peak(commands: click.Group, arguments: list[str]) -> int:
 
 @pytest.mark.search
 def test_any_number_of_carts_takes_the_same_memory(tmp_path: Path) -> None:
-    """Ten times as many go out and in, and neither holds more than a few records at a time.
+    """Five times as many go out and in with the same peak: neither holds more than a few records at a time.
 
-    The peak depends on when Python collects garbage. Of all records, the user ids alone would more than double it.
+    Fewer would not fill the buffers. The user ids of all records alone would double the peak.
     """
     clock = FakeClock()
     peaks: dict[str, list[int]] = {"export": [], "import": []}
-    few, many = 150, 1_500
+    few, many = 500, 2_500
     for records in (10, few, many):  # the first round warms up
         store = Endless(clock, records)
         commands = carts_commands(partial(_same, store), clock=clock, new_tag=lambda: "run")
@@ -212,7 +210,7 @@ def test_any_number_of_carts_takes_the_same_memory(tmp_path: Path) -> None:
             found.append(_peak(commands, [command, str(tmp_path / "carts.jsonl")]))
         assert store.written == records
     for found in peaks.values():
-        assert found[2] < 2 * found[1]
+        assert found[2] < 1.3 * found[1]
 
 
 # ---- the real command line ----
