@@ -21,6 +21,7 @@ from tests.support.clock import FakeClock
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
+    from pathlib import Path
 
 _SECONDS = 60  # for one response
 # Each is forked from one process that has imported this module and has opened no store. The imports take 0.3 s.
@@ -91,16 +92,16 @@ def name(number: int) -> str:
     return f"{number:0200}"
 
 
-def _add(lines: Connection, path: str, map_size: str, adds: str, carts: str) -> None:
+def _add(lines: Connection, path: Path, map_size: int, adds: int, carts: int) -> None:
     """Open, wait for the start, add one to each cart in turn, and write the sum of the results."""
-    store = open_store(path, map_size=int(map_size))
+    store = open_store(path, map_size=map_size)
     lines.send("ready")
     lines.recv()
-    lines.send(sum(store.update(name(n % int(carts)), add_one(os.getpid())) for n in range(int(adds))))
+    lines.send(sum(store.update(name(n % carts), add_one(os.getpid())) for n in range(adds)))
     store.close()
 
 
-def _write(lines: Connection, path: str, user_id: str) -> None:
+def _write(lines: Connection, path: Path, user_id: str) -> None:
     """Pause within a write."""
 
     def change(old: Record | None) -> tuple[Record, int]:
@@ -114,25 +115,25 @@ def _write(lines: Connection, path: str, user_id: str) -> None:
     lines.recv()
 
 
-def _read(lines: Connection, path: str) -> None:
+def _read(lines: Connection, path: Path) -> None:
     """Pause within a read."""
     with open_store(path)._env.begin():  # noqa: SLF001 - no call of the store's takes long enough
         lines.send("in")
         lines.recv()
 
 
-def _reopen(lines: Connection, path: str, times: str) -> None:
+def _reopen(lines: Connection, path: Path, times: int) -> None:
     """Open, add and close, time and again."""
     lines.send("ready")
     lines.recv()
-    for _ in range(int(times)):
+    for _ in range(times):
         store = open_store(path)
         store.update(name(0), add_one(os.getpid()))
         store.close()
     lines.send("done")
 
 
-def _fork(lines: Connection, path: str) -> None:
+def _fork(lines: Connection, path: Path) -> None:
     """Use a store that was opened before this process was forked."""
     store = open_store(path)
     calls: list[Callable[[], object]] = [
@@ -153,12 +154,12 @@ def _fork(lines: Connection, path: str) -> None:
     lines.send(store.update("u", add_one(0)))
 
 
-def _guard(lines: Connection, path: str, identity: str) -> None:
+def _guard(lines: Connection, path: Path, identity: str) -> None:
     """Lock the directory with this identity, as another container does; an empty ``identity`` is the real one."""
     if identity:
         lmdb_lock._identity = lambda: identity  # type: ignore[assignment]  # noqa: SLF001 - a container in a test is another test
     try:
-        held = DirectoryLock(path)
+        held = DirectoryLock(str(path))
     except CartsvcError as error:
         lines.send(str(error))
         return
@@ -171,4 +172,4 @@ def _guard(lines: Connection, path: str, identity: str) -> None:
 
 def _run(lines: Connection, what: str, arguments: tuple[object, ...]) -> None:
     does = {"add": _add, "write": _write, "read": _read, "reopen": _reopen, "fork": _fork, "guard": _guard}
-    does[what](lines, *map(str, arguments))
+    does[what](lines, *arguments)
