@@ -49,7 +49,6 @@ _README, _API, _CONCEPTS, _CONFIGURATION, _OPERATIONS, _STORES, _TUTORIAL = (
 _ACL = [command.replace("\\|", "|") for command in re.findall(r"`(ACL SETUSER .+?)`", _STORES)]
 _COMPOSE = (_ROOT / "docker-compose.yml").read_text()
 _PAGES = sorted([*_ROOT.glob("*.md"), *_ROOT.glob("docs/**/*.md")])
-_TEXTS = {page.relative_to(_ROOT).as_posix(): page.read_text() for page in _PAGES}
 
 _CODE = re.compile(r"`([^`]+)`")
 _FRACTIONS = ", fractions too"

@@ -33,7 +33,6 @@ _SERIES["db_client_operation_duration_seconds_bucket"] = (
     "le",
 )
 _SERIES = {name: {*labels} | _OF_PROMETHEUS for name, labels in _SERIES.items()}
-_ALL_LABELS = {label for labels in _SERIES.values() for label in labels}
 _VALUES = {
     "type": {kind.slug for kind in (*PROBLEM_BY_ERROR.values(), *PROBLEM_BY_STATUS.values())},
     "reason": {"boot", "recycled", "killed"},
