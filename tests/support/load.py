@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 AWAY = (503, "urn:cartsvc:problem:store-unavailable", "1")
 UNKNOWN = (503, "urn:cartsvc:problem:outcome-unknown", "1")
 CLIENTS = 8
+ROOM = {"CARTSVC_MAX_QUANTITY": "1000000"}  # for many adds to one item
 CHANCE = random.Random()  # noqa: S311 - not for secrets
 # Adds of one client to one cart. Two clients share it, and a cart remembers 32 keyed writes, so no key is forgotten
 # before its client has a response.

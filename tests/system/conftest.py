@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.http_clients import Client
+from tests.support.load import ROOM
 from tests.support.parsers import PARSERS, with_parser
 from tests.support.raw_http import check_well
 from tests.support.servers import serve
@@ -42,7 +43,7 @@ def shared_server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
     No test may end it, and each has carts of its own.
     """
-    with serve(CARTSVC_MAX_QUANTITY="1000000", **request.param) as running:
+    with serve(**ROOM, **request.param) as running:
         yield running
 
 

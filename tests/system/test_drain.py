@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.balancer import balancer
 from tests.support.http_clients import SECONDS, Client
+from tests.support.load import ROOM
 from tests.support.servers import serve
 from tests.support.valkeys import valkey
 from tests.system.test_stop import wait_until_refused
@@ -202,7 +203,7 @@ def restart_in_turn(servers: Iterable[Server], balanced: Balancer) -> None:
 
 def test_a_rolling_restart_loses_no_request() -> None:
     """Two servers behind a balancer that polls /readyz, with clients of each kind: no failure, and exact carts."""
-    settings = {"CARTSVC_DRAIN": "1", "WEB_CONCURRENCY": "1", "CARTSVC_MAX_QUANTITY": "1000000"}
+    settings = {"CARTSVC_DRAIN": "1", "WEB_CONCURRENCY": "1"} | ROOM
     stopped = threading.Event()
     with valkey() as store, ExitStack() as stack:
         servers = [stack.enter_context(serve(CARTSVC_STORE_URL=store.url, **settings)) for _ in range(2)]

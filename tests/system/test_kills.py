@@ -15,6 +15,7 @@ import pytest
 from tests.support.http_clients import NO_ANSWER, SECONDS, Client, Persistent, at_once
 from tests.support.load import (
     CHANCE,
+    ROOM,
     UNKNOWN,
     Load,
     adds,
@@ -39,7 +40,6 @@ ABORTED = "urn:cartsvc:problem:merge-aborted"
 MERGED = "urn:cartsvc:problem:cart-merged"
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 THREADS = {"CARTSVC_THREADS": "4"}
-ROOM = {"CARTSVC_MAX_QUANTITY": "1000000"}  # for many adds to one item
 
 
 @pytest.fixture(scope="module", params=["lmdb", "valkey", "postgresql"])

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from tests.support.http_clients import SECONDS, Client
+from tests.support.load import ROOM
 from tests.support.metric_names import COUNT, NAMES
 from tests.support.ports import free_port
 from tests.support.raw_http import exchange
@@ -36,7 +37,6 @@ CLIENTS = 4
 PAUSE_S = 0.03  # of a client after each response
 CALLS = "db_client_operation_duration_seconds_count"
 SKU = {"product_id": "sku-1", "quantity": 1}
-ROOM = {"CARTSVC_MAX_QUANTITY": "1000000"}
 
 
 @contextmanager
