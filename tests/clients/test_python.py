@@ -31,8 +31,8 @@ def test_a_generated_client_adds_gets_merges_and_deletes(
     page = f"token = {token or 'none'!r}\n{code_of_page('python').replace('https://carts.example', url)}"
     program = tmp_path / "program.py"
     program.write_text(f"{_PROGRAM.read_text()}\n{page}")
-    told = _run([sys.executable, program, url, *([token] if token else [])], tmp_path)
-    assert told == "204\n1\n"  # the program has deleted the cart, and the page adds one item
+    output = _run([sys.executable, program, url, *([token] if token else [])], tmp_path)
+    assert output == "204\n1\n"  # the program has deleted the cart, and the page adds one item
 
 
 def _run(command: list[str | Path], folder: Path) -> str:

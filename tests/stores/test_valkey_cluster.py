@@ -97,7 +97,7 @@ class TestContract(StoreContract):
 
 
 class Load:
-    """Threads that add to carts with short pauses, and what they were told.
+    """Threads that add to carts with short pauses, and the outcomes of their adds.
 
     They use several stores, as those of other processes would, for within one of them they take turns.
     """

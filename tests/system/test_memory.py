@@ -41,7 +41,7 @@ def add(server: Server) -> None:
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGQUIT])
 def test_the_files_end_with_the_server(stop: signal.Signals) -> None:
-    """However it is asked to stop; the other tests stop it by SIGTERM."""
+    """By these signals too; the other tests stop it by SIGTERM."""
     with serve(WEB_CONCURRENCY="1") as server:
         add(server)
         directory = directory_of(server)

@@ -80,7 +80,7 @@ def test_the_start_names_what_it_runs_with() -> None:
 
 
 def test_wrong_settings_stop_the_start() -> None:
-    """All faults are named in one message, without a traceback, and the exit code says that it failed.
+    """All faults are named in one message, without a traceback, and the exit code is 1.
 
     One of them is that CARTSVC_AUTH=jwt was forgotten: no key is shown.
     """
@@ -99,10 +99,10 @@ def test_wrong_settings_stop_the_start() -> None:
     assert "Traceback" not in ended.output
 
 
-def test_settings_without_effect_are_told() -> None:
-    """A slip in a variable's name is told with the nearest setting, and so are keys that CARTSVC_AUTH=none ignores.
+def test_settings_without_effect_are_reported() -> None:
+    """The log names the setting nearest to a misspelt variable, and the keys that CARTSVC_AUTH=none ignores.
 
-    Kubernetes' variables are not, and no key is shown.
+    It names no variables of Kubernetes, and shows no key.
     """
     keys = {"CARTSVC_JWT_KEY": "s3cret" * 6, "CARTSVC_GUEST_KEY": "s3cret" * 6}
     slip = {"CARTSVC_CART_TLL": "5", "CARTSVC_SERVICE_HOST": "10.0.0.1"}

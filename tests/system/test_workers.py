@@ -41,7 +41,7 @@ def test_there_is_a_worker_for_each_core() -> None:
 
 
 def test_a_worker_that_takes_anothers_place_repeats_no_advice() -> None:
-    """What is wrong with how the Valkey server is set up is told once, however many workers WEB_CONCURRENCY starts."""
+    """A fault in the setup of the Valkey server is logged once, however many workers WEB_CONCURRENCY starts."""
     advice = "the Valkey server writes no append-only file"
     with valkey() as store, serve(CARTSVC_STORE_URL=store.url, WEB_CONCURRENCY="3") as server:
         server.wait_for_workers(3)

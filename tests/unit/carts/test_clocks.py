@@ -271,13 +271,13 @@ def test_every_item_is_in_one_cart_under_any_clock(machine: type[ClockMachine]) 
     run_state_machine_as_test(machine, settings=settings(max_examples=SHARE * settings().max_examples))
 
 
-# The last moment at which one server finds the mark of a merge that is new, and the other one's clock ends it.
 @pytest.mark.parametrize("ahead", [SECOND, HOUR, 23 * HOUR])
 @pytest.mark.parametrize("found", [True, False])
 def test_an_expired_mark_is_as_good_as_removed(ahead: int, *, found: bool) -> None:
-    """A merge stands still for a day before step 3. A server whose clock is ahead finds no mark, and opens the source.
+    """A merge is suspended before step 3, and a server whose clock is ahead by this much opens the source.
 
-    The search found this after some 20,000 examples. With ``found``, the mark is found by the other server as well.
+    ``found``: in the last millisecond in which that server finds the mark. Otherwise a millisecond later, when the mark
+    has expired for that server only. The search found this history after some 20,000 examples.
     """
     machine = ClockMachine()
     machine.begin(offsets=(0, ahead, 0))
