@@ -130,7 +130,7 @@ def _shown(hosts: tuple[tuple[str, int], ...]) -> str:
 def parse_store_url(url: str) -> StoreConfig:
     """Return the configuration in this URL. Raises ValueError, whose text has the expected form but no password."""
     try:
-        parts = urlsplit(url)
+        parts = _split(url)
     except ValueError:
         raise ValueError("must be a URL such as lmdb:///var/lib/cartsvc or valkey://host:6379/0") from None
     scheme = parts.scheme
@@ -148,6 +148,19 @@ def parse_store_url(url: str) -> StoreConfig:
         "must be memory://, lmdb:///path, valkey://host:6379/0, valkeys://host:6379/0, valkey+cluster://host,host, "
         "valkey+sentinel://host,host/service or postgresql://host:5432/database"
     )
+
+
+def _split(url: str) -> SplitResult:
+    """Return the parts of a URL, whose authority may list several hosts. Raises ValueError.
+
+    Each host is checked alone, because newer patch releases of Python reject a list with an IPv6 address.
+    """
+    scheme, slashes, rest = url.partition("://")
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    login, at, hosts = authority.rpartition("@")
+    first, *others = [urlsplit(f"//{login}{at}{host}").netloc for host in hosts.split(",")]
+    netloc = ",".join([first, *[other.rpartition("@")[2] for other in others]])
+    return urlsplit(scheme + slashes + rest[len(authority) :])._replace(netloc=netloc)
 
 
 def _lmdb(parts: SplitResult) -> LmdbConfig:
