@@ -22,6 +22,7 @@ _FILES = needed(_ROOT)
 # Whoever runs cartsvc may use, change and pass on all of it: each of these asks for a notice at most.
 _LICENCES = {
     "3-Clause BSD License",
+    "Apache 2",  # as async-timeout states it, which redis-py needs before Python 3.11.3
     "Apache Software License",
     "Apache-2.0",
     "Apache-2.0 AND BSD-2-Clause",
